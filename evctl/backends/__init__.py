@@ -1,0 +1,1 @@
+"""Where runs happen: one Protocol, two engines."""

@@ -1,0 +1,1 @@
+"""One file a verb: resolve, one use case, render."""
