@@ -1,0 +1,217 @@
+"""Plays what KServe, the Deployment controller and the kubelet did, from recorded timelines, onto a real API server.
+
+A change of the InferenceService's storageUri starts the timeline chosen for that URI. The recorded states are written as
+they were, with the URI, names and generations of this cluster in the recorded ones' place.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+RECORDINGS = Path(__file__).parents[1] / "recordings" / "kserve-standard"
+SOURCE_URI = "internal.serving.kserve.io/storage-initializer-sourceuri"
+GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
+RECORDED_SERVICE = "ev-battery-fault-classifier"
+Frame = Mapping[str, Any]
+
+
+def recorded(name: str) -> list[Frame]:
+    """Return a recorded timeline by its file's stem."""
+    frames: list[Frame] = json.loads((RECORDINGS / f"{name}.json").read_text())
+    return frames
+
+
+class Player(threading.Thread):
+    """Watches one InferenceService and plays the cluster's side of each change.
+
+    Args:
+        choose: the timeline for a storageUri, None to do nothing (a controller that is down).
+        speed: 1 is as recorded; 10 is ten times faster.
+        on_frame: called with (storageUri, frame) after a frame was written.
+    """
+
+    def __init__(
+        self,
+        api: client.ApiClient,
+        *,
+        namespace: str,
+        service: str,
+        choose: Callable[[str], Sequence[Frame] | None],
+        speed: float = 1.0,
+        url: str | None = None,
+        on_frame: Callable[[str, Frame], None] | None = None,
+    ) -> None:
+        super().__init__(daemon=True, name=f"player-{service}")
+        self.custom, self.apps, self.core = (
+            client.CustomObjectsApi(api),
+            client.AppsV1Api(api),
+            client.CoreV1Api(api),
+        )
+        self.namespace, self.service, self.choose, self.speed, self.url = namespace, service, choose, speed, url
+        self.on_frame = on_frame or (lambda uri, frame: None)
+        self.errors: list[BaseException] = []
+        self._halt = threading.Event()
+        self._known: dict[str, str] = {}
+
+    def stop(self) -> None:
+        """Stop playing."""
+        self._halt.set()
+        self.join(10)
+
+    def run(self) -> None:
+        seen: str | None = None
+        while not self._halt.is_set():
+            try:
+                uri = self._storage_uri()
+                if uri is not None and uri != seen:
+                    seen = uri
+                    frames = self.choose(uri)
+                    if frames is not None:
+                        self._play(uri, frames)
+                if uri is None:
+                    seen = None
+            except (ApiException, OSError, client.exceptions.OpenApiException) as error:
+                self.errors.append(error)
+            except Exception as error:  # the API server may be taken away under us: urllib3's errors
+                self.errors.append(error)
+            self._halt.wait(0.05)
+
+    def _storage_uri(self) -> str | None:
+        try:
+            found = self.custom.get_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, self.service)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+        uri = found["spec"]["predictor"].get("model", {}).get("storageUri")
+        return str(uri) if uri else None
+
+    def _play(self, uri: str, frames: Sequence[Frame]) -> None:
+        start = time.monotonic()
+        recorded_uri = frames[-1]["inferenceservice"]["storageUri"]
+        for frame in frames:
+            due = start + frame["t"] / self.speed
+            while time.monotonic() < due and not self._halt.is_set():
+                if self._storage_uri() not in (uri, None):
+                    return  # a newer change: its own timeline takes over
+                self._halt.wait(min(0.2, max(0.0, due - time.monotonic())))
+            if self._halt.is_set():
+                return
+            self._write(uri, recorded_uri, frame)
+            self.on_frame(uri, frame)
+
+    def _write(self, uri: str, recorded_uri: str, frame: Frame) -> None:
+        rename = lambda text: text.replace(RECORDED_SERVICE, self.service)  # noqa: E731
+        deployments = {rename(each["name"]): each for each in frame["deployments"]}
+        for name, each in deployments.items():
+            mine = each["sourceuri"] == recorded_uri
+            self._deployment(name, uri if mine else each["sourceuri"], each["status"])
+        self._pods(uri, recorded_uri, frame["pods"], rename)
+        status = copy.deepcopy(frame["inferenceservice"]["status"])
+        if self.url:
+            status["url"] = self.url
+            status.setdefault("address", {})["url"] = self.url
+        self.custom.patch_namespaced_custom_object_status(
+            GROUP, VERSION, self.namespace, PLURAL, self.service, {"status": status}
+        )
+
+    def _deployment(self, name: str, uri: str, status: Mapping[str, Any]) -> None:
+        labels = {"app": f"isvc.{name}"}
+        template = {
+            "metadata": {"labels": labels, "annotations": {SOURCE_URI: uri}},
+            "spec": {"containers": [{"name": "kserve-container", "image": "ev-battery:played"}]},
+        }
+        body = {
+            "metadata": {"name": name, "labels": {"serving.kserve.io/inferenceservice": self.service}},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+        }
+        try:
+            current = self.apps.patch_namespaced_deployment(name, self.namespace, {"spec": body["spec"]})
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            current = self.apps.create_namespaced_deployment(self.namespace, body)
+        played = {
+            key: status.get(key)
+            for key in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
+        }
+        played["conditions"] = status.get("conditions")
+        played["observedGeneration"] = current.metadata.generation
+        self.apps.patch_namespaced_deployment_status(name, self.namespace, {"status": played})
+
+    def _pods(
+        self, uri: str, recorded_uri: str, pods: Sequence[Mapping[str, Any]], rename: Callable[[str], str]
+    ) -> None:
+        wanted = {rename(pod["name"]): pod for pod in pods}
+        selector = f"serving.kserve.io/inferenceservice={self.service}"
+        present = {
+            pod.metadata.name: pod
+            for pod in self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        }
+        for name in present.keys() - wanted.keys():
+            self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+        fresh = [name for name in wanted if name not in present and name not in self._known]
+        # of the pods a change brings, the new one is the one that was not there before
+        for name, pod in wanted.items():
+            if name not in present:
+                own = uri if name in fresh and (len(wanted) == 1 or pod["phase"] == "Pending") else None
+                self._known[name] = own or self._known.get(name) or recorded_uri
+                self._create_pod(name, own or self._known[name])
+            elif pod["deletionTimestamp"] and present[name].metadata.deletion_timestamp is None:
+                self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=30)
+            self.core.patch_namespaced_pod_status(name, self.namespace, {"status": _pod_status(pod)})
+
+    def _create_pod(self, name: str, uri: str) -> None:
+        self.core.create_namespaced_pod(
+            self.namespace,
+            {
+                "metadata": {
+                    "name": name,
+                    "annotations": {SOURCE_URI: uri},
+                    "labels": {
+                        "app": f"isvc.{self.service}-predictor",
+                        "component": "predictor",
+                        "serving.kserve.io/inferenceservice": self.service,
+                        "pod-template-hash": name.split("-")[-2],
+                    },
+                },
+                "spec": {
+                    # a pod with a node is deleted by its kubelet, so a deletionTimestamp stays to be seen
+                    "nodeName": "played",
+                    "initContainers": [{"name": "storage-initializer", "image": "kserve/storage-initializer:played"}],
+                    "containers": [{"name": "kserve-container", "image": "ev-battery:played"}],
+                },
+            },
+        )
+
+
+def _pod_status(pod: Mapping[str, Any]) -> dict[str, Any]:
+    def containers(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": each["name"],
+                "ready": bool(each.get("ready")),
+                "restartCount": each.get("restartCount", 0),
+                "image": "played",
+                "imageID": "",
+                "state": each["state"],
+                **({"lastState": each["lastState"]} if each.get("lastState") else {}),
+            }
+            for each in entries
+        ]
+
+    return {
+        "phase": pod["phase"],
+        "conditions": [{"type": kind, "status": status} for kind, status in pod["conditions"].items()],
+        "initContainerStatuses": containers(pod["init"]),
+        "containerStatuses": containers(pod["containers"]),
+    }
