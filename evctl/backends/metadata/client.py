@@ -1,0 +1,137 @@
+"""The gRPC seam to ML Metadata: one run's executions, events and artifacts; errors of our own only."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+
+from evctl.backends.metadata import proto, values
+from evctl.errors import EvctlError, NotAllowedError, UnavailableError
+
+PAGE = 100
+"""Executions asked for at a time; ML Metadata's own limit."""
+IDS_AT_ONCE = 500
+"""Ids in one request: keeps messages well under gRPC's 4 MiB."""
+_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
+_DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+
+
+class MetadataStore:
+    """ML Metadata at `host:port`.
+
+    Args:
+        host: `host:port` of the gRPC service.
+        timeout_s: seconds for one request with its retries.
+        ca: PEM bytes of a CA; None speaks plain text, as KFP installs it.
+    """
+
+    def __init__(self, host: str, *, timeout_s: float = 5.0, ca: bytes | None = None) -> None:
+        options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 64 << 20)]
+        # a proxy meant for the internet answers for cluster-internal names otherwise
+        options.append(("grpc.enable_http_proxy", 0))
+        self.host = host
+        self.timeout_s = timeout_s
+        if ca is None:
+            self._channel = grpc.insecure_channel(host, options=options)
+        else:
+            self._channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(ca), options=options)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def read(self, run_id: str, *, artifacts: bool = True) -> values.RunMetadata | None:
+        """Return what is known of a run, or None when no driver has written anything yet.
+
+        Two requests, four with artifacts (more only for runs of more than 100 tasks).
+        """
+        context = self._context(run_id)
+        if context is None:
+            return None
+        executions = self._executions(context.id)
+        known = {key: values.plain(value) for key, value in context.custom_properties.items()}
+        links: tuple[values.Link, ...] = ()
+        stored: dict[int, values.StoredArtifact] = {}
+        if artifacts and executions:
+            links = self._links([e.id for e in executions])
+            stored = self._artifacts(sorted({entry.artifact for entry in links}))
+        return values.RunMetadata(
+            executions, links, stored, known.get("pipeline_root"), known.get("store_session_info")
+        )
+
+    def _context(self, run_id: str) -> Any:
+        request = proto.message("GetContextByTypeAndNameRequest")(
+            type_name="system.PipelineRun", context_name=run_id
+        )
+        answer = self._call("GetContextByTypeAndName", request)
+        return answer.context if answer is not None and answer.HasField("context") else None
+
+    def _executions(self, context: int) -> tuple[values.Execution, ...]:
+        found: list[values.Execution] = []
+        token = ""
+        while True:
+            request = proto.message("GetExecutionsByContextRequest")(context_id=context)
+            request.options.max_result_size = PAGE
+            if token:
+                request.options.next_page_token = token
+            answer = self._call("GetExecutionsByContext", request)
+            if answer is None:
+                break
+            found += [values.execution(entry) for entry in answer.executions]
+            token = answer.next_page_token
+            if not token:
+                break
+        return tuple(sorted({e.id: e for e in found}.values(), key=lambda e: e.id))
+
+    def _links(self, ids: list[int]) -> tuple[values.Link, ...]:
+        found: list[values.Link] = []
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            chunk = ids[start : start + IDS_AT_ONCE]
+            request = proto.message("GetEventsByExecutionIDsRequest")(execution_ids=chunk)
+            answer = self._call("GetEventsByExecutionIDs", request)
+            found += [values.link(entry) for entry in answer.events] if answer is not None else []
+        return tuple(found)
+
+    def _artifacts(self, ids: list[int]) -> dict[int, values.StoredArtifact]:
+        found: dict[int, values.StoredArtifact] = {}
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            chunk = ids[start : start + IDS_AT_ONCE]
+            answer = self._call("GetArtifactsByID", proto.message("GetArtifactsByIDRequest")(artifact_ids=chunk))
+            if answer is not None:
+                found |= {entry.id: values.artifact(entry) for entry in answer.artifacts}
+        return found
+
+    def _call(self, method: str, request: Any) -> Any:
+        """Return the answer, None for NOT_FOUND. UnavailableError and NotAllowedError otherwise."""
+        call = self._channel.unary_unary(
+            f"/{proto.SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=proto.message(f"{method}Response").FromString,
+        )
+        end = time.monotonic() + self.timeout_s
+        pause = 0.1
+        while True:
+            try:
+                return call(request, timeout=max(0.05, end - time.monotonic()))
+            except grpc.RpcError as error:
+                code = error.code()
+                if code == grpc.StatusCode.NOT_FOUND:
+                    return None
+                if code not in _RETRIED or time.monotonic() + pause >= end:
+                    raise self._explain(code) from error
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def _explain(self, code: Any) -> EvctlError:
+        name = code.name if code is not None else "UNKNOWN"
+        if code in _DENIED:
+            return NotAllowedError(
+                f"ML Metadata at {self.host} refuses us ({name})",
+                hint="set kubeflow.metadata_host to an address that needs no login, or let evctl forward a port",
+            )
+        return UnavailableError(
+            f"ML Metadata at {self.host} does not answer ({name})",
+            hint="evctl doctor shows whether metadata-grpc-service runs",
+        )
