@@ -51,6 +51,8 @@ class Spread:
     psi_df: float
     shift_sd: float
     missing_var: float
+    size: float
+    """1/m + 1/n: what the variance of one vehicle is multiplied by."""
 
 
 def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int) -> Spread:
@@ -64,7 +66,7 @@ def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int) -> 
     mean = null.psi_trace * size * fewer + null.week_psi
     df = max(1.0, null.psi_trace**2 / null.psi_square) if null.psi_square > 0 else 1.0
     variance = null.shift_var * size * fewer + null.week_shift
-    return Spread(mean / df, df, float(np.sqrt(variance)), null.missing_var * size * fewer)
+    return Spread(mean / df, df, float(np.sqrt(variance)), null.missing_var * size * fewer, size)
 
 
 def psi_p(value: float, spread: Spread) -> float:
