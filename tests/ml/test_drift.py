@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.ml.drift_data import write_fleet
+
+from ev_ml.drift import DriftConfig, DriftReport, compare
+from ev_ml.drift_profile import DriftProfile, profile_of
+from ev_ml.errors import DataError
+from ev_ml.reference import ReferenceProfile, ReferenceProfileError, build_reference
+
+CONFIG = DriftConfig()
+CLASSES = ("healthy", "internal_short")
+
+
+def predict(frame):
+    fault = 1 / (1 + np.exp(-3 * np.nan_to_num(frame["f00"].to_numpy())))
+    return np.stack([1 - fault, fault], axis=1)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    return write_fleet(tmp_path_factory.mktemp("reference") / "features.parquet", vehicles=256, weeks=4)
+
+
+@pytest.fixture(scope="module")
+def reference(features) -> ReferenceProfile:
+    return build_reference(features, predict=predict, classes=CLASSES, units={"f03": "V"})
+
+
+def check(reference, path, config=CONFIG, **kwargs) -> DriftReport:
+    return compare(reference, profile_of(path, reference, predict=predict, **kwargs), config)
+
+
+def test_a_reference_survives_its_file_and_stays_under_a_megabyte(reference, tmp_path):
+    path = tmp_path / "reference.json"
+    reference.write(path)
+    assert ReferenceProfile.read(path) == reference
+    assert path.stat().st_size < 1_000_000
+
+
+def test_a_reference_holds_no_vehicle_ids_and_no_rows(reference, features):
+    text = json.dumps(reference.to_json())
+    assert "vehicle-0-" not in text
+    values = pq.read_table(features, columns=["f00"])["f00"].to_numpy()
+    kept = set(reference.features[0].edges) | {reference.features[0].low, reference.features[0].high}
+    assert len(kept) <= 21
+    assert len(kept) < len(values) / 50
+
+
+def test_a_wide_reference_stays_under_a_megabyte(tmp_path):
+    path = write_fleet(tmp_path / "f.parquet", vehicles=40, features=200)
+    build_reference(path).write(tmp_path / "reference.json")
+    assert (tmp_path / "reference.json").stat().st_size < 1_000_000
+
+
+def test_the_score_reference_is_of_held_out_vehicles_only(features):
+    found = build_reference(
+        features,
+        predict=predict,
+        classes=CLASSES,
+        held_out=lambda ids: np.array([str(i).endswith("7") for i in ids]),
+    )
+    assert found.score_vehicles == sum(str(i).endswith("7") for i in range(256))
+    assert sum(found.score.counts) == found.score_vehicles * 24
+    assert found.vehicles == 256
+
+
+def test_counts_of_the_training_data_are_the_reference_itself(reference, features):
+    profile = profile_of(features, reference, predict=predict)
+    for column in reference.features:
+        assert tuple(profile.features[column.name].counts) == column.counts
+    assert tuple(profile.score.counts) == reference.score.counts
+    assert profile.vehicles == reference.vehicles
+
+
+def test_parts_merge_to_exactly_the_profile_of_the_whole(reference, tmp_path):
+    path = write_fleet(
+        tmp_path / "new.parquet",
+        seed=5,
+        change={"f00": lambda x: np.where(x > 1, np.nan, x), "f01": lambda x: x * 1000, "f02": lambda x: -x},
+    )
+    table = pq.read_table(path)
+    whole = DriftProfile(reference)
+    for batch in table.to_batches():
+        whole.add(batch, predict)
+    parts = []
+    for start, stop in ((0, 7), (7, 900), (900, table.num_rows)):  # through the middle of vehicles
+        part = DriftProfile(reference)
+        for batch in table.slice(start, stop - start).to_batches(max_chunksize=333):
+            part.add(batch, predict)
+        parts.append(part)
+    merged = DriftProfile(reference)
+    for part in reversed(parts):
+        merged.merge(part)
+    assert merged.counts() == whole.counts()
+    assert compare(reference, merged, CONFIG) == compare(reference, whole, CONFIG)
+    threaded, single = profile_of(path, reference, threads=2), profile_of(path, reference, threads=1)
+    assert threaded.counts() == single.counts()
+
+
+def test_new_vehicles_of_the_same_fleet_are_ok(reference, tmp_path):
+    report = check(reference, write_fleet(tmp_path / "n.parquet", seed=1))
+    assert report.verdict == "OK"
+    assert report.reasons == ()
+
+
+def test_undrifted_weeks_raise_no_false_alarms(reference, tmp_path):
+    verdicts = [
+        check(reference, write_fleet(tmp_path / "n.parquet", seed=100 + week, vehicles=80)).verdict
+        for week in range(50)
+    ]
+    assert sum(verdict != "OK" for verdict in verdicts) <= 1
+
+
+def test_half_a_deviation_in_one_feature_is_found_and_named_first(reference, tmp_path):
+    found = 0
+    for seed in range(20):
+        path = write_fleet(tmp_path / "n.parquet", seed=200 + seed, change={"f03": lambda x: x + 0.5})
+        report = check(reference, path)
+        found += report.features[0].name == "f03" and report.features[0].drifted
+        assert report.verdict in {"WARN", "OK"}
+    assert found >= 19
+
+
+def test_a_share_of_features_that_moved_is_drift_and_they_come_by_effect(reference, tmp_path):
+    change = {"f03": lambda x: x + 0.6, "f06": lambda x: x + 1.2}
+    report = check(reference, write_fleet(tmp_path / "n.parquet", seed=3, change=change))
+    assert report.verdict == "DRIFT"
+    assert [feature.name for feature in report.features[:2]] == ["f06", "f03"]
+    effects = [feature.effect for feature in report.features]
+    assert effects == sorted(effects, reverse=True)
+    assert "f06, f03" in report.reasons[0]
+
+
+def test_a_feature_has_drifted_exactly_when_its_value_reaches_its_threshold(reference, tmp_path):
+    for size in (0.0, 0.15, 0.3, 0.5):
+        change = {f"f{i:02d}": lambda x, size=size: x + size for i in (0, 3, 6)}
+        report = check(reference, write_fleet(tmp_path / "n.parquet", seed=9, change=change))
+        for feature in report.features:
+            assert feature.drifted == (feature.value >= feature.threshold)
+
+
+def test_a_moved_score_alone_is_drift(reference, tmp_path):
+    path = write_fleet(tmp_path / "n.parquet", seed=4)
+
+    def surer(frame):
+        fault = np.clip(predict(frame)[:, 1] + 0.3, 0, 1)
+        return np.stack([1 - fault, fault], axis=1)
+
+    report = compare(reference, profile_of(path, reference, predict=surer), CONFIG)
+    assert report.verdict == "DRIFT"
+    assert report.score.drifted
+    assert not any(feature.drifted for feature in report.features)
+    assert "score" in report.reasons[0]
+
+
+def test_too_few_rows_or_vehicles_are_no_verdict(reference, tmp_path):
+    path = write_fleet(tmp_path / "n.parquet", vehicles=5, sessions=100, change={"f00": lambda x: x + 9})
+    report = check(reference, path)
+    assert report.verdict == "INSUFFICIENT_DATA"
+    assert report.reasons == ("5 vehicles, at least 20 are needed",)
+    few = check(reference, write_fleet(tmp_path / "n.parquet", vehicles=30, sessions=1))
+    assert few.reasons == ("30 rows, at least 200 are needed",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x * 1000, "1000 times too large"),
+        (lambda x: x / 1000, "1000 times too small"),
+        (lambda x: x * 100, "100 times too large"),
+    ],
+)
+def test_another_unit_is_a_defect_not_drift(tmp_path, change, words):
+    base = lambda x: 3.7 + 0.05 * x  # noqa: E731
+    reference = build_reference(write_fleet(tmp_path / "r.parquet", vehicles=100, change={"f00": base}))
+    path = write_fleet(tmp_path / "n.parquet", seed=2, change={"f00": lambda x: change(base(x))})
+    report = compare(reference, profile_of(path, reference), CONFIG)
+    assert report.verdict == "DATA_QUALITY"
+    assert report.reasons == (f"f00 looks {words}",)
+
+
+def test_fahrenheit_is_a_defect_and_winter_is_drift(tmp_path):
+    summer = lambda x: 22 + 6 * x  # noqa: E731
+    path = write_fleet(tmp_path / "r.parquet", vehicles=100, change={"f00": summer})
+    reference = build_reference(path, units={"f00": "°C"})
+    fahrenheit = write_fleet(tmp_path / "f.parquet", seed=2, change={"f00": lambda x: summer(x) * 1.8 + 32})
+    report = compare(reference, profile_of(fahrenheit, reference), CONFIG)
+    assert report.verdict == "DATA_QUALITY"
+    assert report.reasons == ("f00 looks in degrees Fahrenheit",)
+    winter = write_fleet(tmp_path / "w.parquet", seed=2, change={"f00": lambda x: summer(x) - 25})
+    assert compare(reference, profile_of(winter, reference), CONFIG).verdict in {"DRIFT", "WARN"}
+
+
+def test_a_share_of_missing_values_is_a_defect(reference, tmp_path):
+    def drop(x):
+        return np.where(np.arange(len(x)) % 3 == 0, np.nan, x)
+
+    report = check(reference, write_fleet(tmp_path / "n.parquet", seed=2, change={"f04": drop}))
+    assert report.verdict == "DATA_QUALITY"
+    assert report.reasons == ("f04 is missing in 33% of the rows, 0% in the reference",)
+
+
+def test_what_validation_found_broken_is_told_before_anything_else(reference, tmp_path):
+    profile = profile_of(write_fleet(tmp_path / "n.parquet", vehicles=3), reference)
+    report = compare(
+        reference, profile, CONFIG, defects=("pack_voltage_v is out of range in 100% of the rows",)
+    )
+    assert report.verdict == "DATA_QUALITY"
+
+
+def test_a_feature_that_was_constant_and_is_no_more_is_found(tmp_path):
+    reference = build_reference(write_fleet(tmp_path / "r.parquet", change={"f00": lambda x: x * 0 + 1}))
+    same = write_fleet(tmp_path / "n.parquet", seed=2, change={"f00": lambda x: x * 0 + 1})
+    assert compare(reference, profile_of(same, reference), CONFIG).verdict == "OK"
+    moved = write_fleet(tmp_path / "n.parquet", seed=2, change={"f00": lambda x: x * 0 + 1.1})
+    first = compare(reference, profile_of(moved, reference), CONFIG).features[0]
+    assert (first.name, first.metric, first.drifted) == ("f00", "out_of_range", True)
+
+
+def test_infinite_and_missing_values_count_as_missing(reference, tmp_path):
+    bad = lambda x: np.where(np.arange(len(x)) % 50 == 0, np.inf, x)  # noqa: E731
+    profile = profile_of(write_fleet(tmp_path / "n.parquet", seed=2, change={"f00": bad}), reference)
+    assert profile.features["f00"].missing == profile.rows // 50
+    assert compare(reference, profile, CONFIG).verdict == "OK"
+
+
+def test_a_missing_column_is_told_by_name(reference, tmp_path):
+    path = write_fleet(tmp_path / "n.parquet")
+    table = pq.read_table(path).drop_columns(["f07"])
+    pq.write_table(table, path)
+    with pytest.raises(DataError, match="f07"):
+        profile_of(path, reference)
+
+
+def test_integers_nulls_and_float32_are_read_as_numbers(tmp_path):
+    path = write_fleet(tmp_path / "r.parquet")
+    reference = build_reference(path)
+    table = pq.read_table(path)
+    narrow = table.set_column(
+        table.schema.get_field_index("f00"), "f00", table["f00"].cast(pa.float32())
+    ).set_column(table.schema.get_field_index("f01"), "f01", pa.nulls(table.num_rows, pa.int32()))
+    pq.write_table(narrow, path)
+    profile = profile_of(path, reference)
+    assert profile.features["f01"].missing == table.num_rows
+    assert compare(reference, profile, CONFIG).verdict == "DATA_QUALITY"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 99}', "null"])
+def test_a_broken_reference_file_is_one_clear_error(tmp_path, text):
+    (tmp_path / "reference.json").write_text(text)
+    with pytest.raises(ReferenceProfileError):
+        ReferenceProfile.read(tmp_path / "reference.json")
+
+
+def test_an_empty_features_file_gives_no_reference(tmp_path, features):
+    pq.write_table(pq.read_table(features).slice(0, 0), tmp_path / "e.parquet")
+    with pytest.raises(ReferenceProfileError, match="no features"):
+        build_reference(tmp_path / "e.parquet")
+
+
+def test_the_report_reads_as_the_documented_json(reference, tmp_path):
+    document = check(reference, write_fleet(tmp_path / "n.parquet", seed=1)).to_json()
+    assert set(document) >= {"verdict", "features", "score", "rows", "vehicles"}
+    assert set(document["features"][0]) >= {"name", "metric", "value", "threshold", "drifted"}
+    assert set(document["score"]["classes"]["rates"]) == set(CLASSES)
+    json.dumps(document, allow_nan=False)
+
+
+def test_weeks_that_differ_as_a_whole_raise_the_bar(tmp_path):
+    """What all vehicles share in a week (the weather) is no drift, however many vehicles there are."""
+    from ev_ml.drift_stats import spread
+
+    def weather(x):
+        return x + np.repeat(np.tile([0.8, -0.8, 0.4, -0.4, 0.6, -0.6], 256), 6)
+
+    path = write_fleet(tmp_path / "r.parquet", vehicles=256, weeks=6, change={"f00": weather})
+    reference = build_reference(path)
+    calm, stormy = reference.features[3].null, reference.features[0].null
+    sizes = {"vehicles": 200, "rows": 1200, "reference_vehicles": 256}
+    assert spread(stormy, **sizes).shift_sd > 3 * spread(calm, **sizes).shift_sd
+    another = write_fleet(tmp_path / "n.parquet", seed=8, change={"f00": lambda x: x + 0.5})
+    judged = {c.name: c for c in compare(reference, profile_of(another, reference), CONFIG).features}
+    assert not judged["f00"].drifted
+
+
+def test_a_config_takes_only_its_own_settings():
+    settings = {"min_rows": 7, "persistence": 2, "cooldown_h": 1.0}
+    assert DriftConfig.from_settings(settings) == replace(CONFIG, min_rows=7)
