@@ -25,7 +25,7 @@ def write_fleet(
     change: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     group_vehicles: int = 100,
 ) -> Path:
-    """Write a features file. `alike` is the share of variance between vehicles; `change` alters columns by name."""
+    """Write a features file. `alike`: share of variance between vehicles; `change` alters columns by name."""
     rng = np.random.default_rng(seed)
     rows = vehicles * weeks * sessions
     vehicle = np.repeat(np.arange(vehicles), weeks * sessions)

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.ml.drift_data import write_fleet
 
 from ev_ml.drift import DriftConfig, DriftReport, compare
 from ev_ml.drift_profile import DriftProfile, profile_of
 from ev_ml.errors import DataError
 from ev_ml.reference import ReferenceProfile, ReferenceProfileError, build_reference
+from tests.ml.drift_data import write_fleet
 
 CONFIG = DriftConfig()
 CLASSES = ("healthy", "internal_short")
