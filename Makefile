@@ -1,0 +1,39 @@
+# Everything installs into .venv, once; the stamps say what is done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENVIRONMENT ?= local
+DATA_VERSION ?= v1
+
+.PHONY: help setup setup-dev run test unit lint types bench doctor clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.evctl: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.evctl
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.evctl ## install evctl into .venv (once)
+
+setup-dev: $(VENV)/.dev ## and what tests and lint need
+
+run: setup ## set everything up, then run the pipeline here
+	$(BIN)/evctl run --env $(ENVIRONMENT) --data-version $(DATA_VERSION)
+
+test: setup-dev ## set everything up, then all tests this machine can run
+	$(BIN)/python -m pytest
+
+lint: setup-dev ## style and import rules
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+types: setup-dev ## mypy, strict
+	$(BIN)/mypy
+
+clean: ## remove what was built, the environment included
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
