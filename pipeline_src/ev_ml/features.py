@@ -1,227 +1,222 @@
-"""One row a vehicle's session: what the physics of each fault leaves in the telemetry, vectorised over sessions.
+"""Raw telemetry to one row of features per vehicle and session, one row group in memory at a time.
 
-Streamed by row group, so memory holds one group whatever the fleet's size. Sums over sessions are `np.add.reduceat`
-over the sorted rows. A feature that a session cannot show (a capacity without a change of charge) is NaN.
+A row group holds whole vehicles (`ingest` and `validate` see to it), so that shards need no exchange.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ev_ml.errors import DataError
-from ev_ml.schema import LABEL, RAW_SCHEMA, REQUIRED
-from ev_ml.segments import Segments
+from ev_ml.features_table import FEATURE_UNITS, FEATURES, Batch, cells_in_series, compute
+from ev_ml.schema import CHANNEL_NAMES, LABEL, REQUIRED, SESSION_KINDS
+from ev_ml.segments import Ints, Segments
 
-FEATURE_UNITS = {
-    "spread_mean_v": "V",
-    "spread_max_v": "V",
-    "spread_std_v": "V",
-    "low_deviation_mean_v": "V",
-    "high_deviation_mean_v": "V",
-    "deviation_asymmetry_v": "V",
-    "cell_std_mean_v": "V",
-    "low_current_slope_ohm": "ohm",
-    "high_current_slope_ohm": "ohm",
-    "low_current_correlation": "1",
-    "high_current_correlation": "1",
-    "low_drift_v_per_h": "V/h",
-    "high_drift_v_per_h": "V/h",
-    "low_soc_slope_v": "V",
-    "high_soc_slope_v": "V",
-    "step_resistance_ohm": "ohm",
-    "capacity_ah": "Ah",
-    "dqdv_ah_per_v": "Ah/V",
-    "relaxation_v_per_h": "V/h",
-    "temperature_max_mean_c": "degC",
-    "temperature_rise_c": "degC",
-    "temperature_gradient_mean_c": "degC",
-    "temperature_gradient_max_c": "degC",
-    "temperature_rate_max_c_per_min": "degC/min",
-    "temperature_over_ambient_c": "degC",
-    "heat_excess_c_per_kj": "degC/kJ",
-    "temperature_max_std_c": "degC",
-    "temperature_pair_correlation": "1",
-    "insulation_min_kohm": "kohm",
-    "pack_cell_ratio": "1",
-    "pack_cell_ratio_std": "1",
-    "voltage_noise_v": "V",
-    "spread_noise_v": "V",
-    "current_rms_a": "A",
-    "soc_mean_pct": "%",
-    "soc_range_pct": "%",
-    "ambient_mean_c": "degC",
-    "odometer_km": "km",
-}
-"""Unit by feature, in the model's column order."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-FEATURES = tuple(FEATURE_UNITS)
-IDS = ("vehicle_id", "session_id", "session_kind", "session_start", LABEL)
+__all__ = ["FEATURES", "FEATURE_UNITS", "ID_COLUMNS", "FeatureReport", "from_raw_frame", "generate", "merge"]
 
-FEATURE_SCHEMA = pa.schema(
+ID_COLUMNS = ("vehicle_id", "session_id", LABEL, "session_start")
+"""Columns beside the features; `label` is null where the telemetry has none."""
+TEXT_COLUMNS = ("vehicle_id", "session_id", "session_kind", LABEL)
+
+SCHEMA = pa.schema(
     [
         ("vehicle_id", pa.string()),
         ("session_id", pa.string()),
-        ("session_kind", pa.string()),
-        ("session_start", pa.timestamp("ms", tz="UTC")),
         (LABEL, pa.string()),
-        *((name, pa.float64()) for name in FEATURES),
+        ("session_start", pa.timestamp("ms", tz="UTC")),
+        *(pa.field(name, pa.float64(), metadata={"unit": FEATURE_UNITS[name]}) for name in FEATURES),
     ]
 )
-
-MIN_SOC_CHANGE_PCT = 8.0
-"""Below this change of charge a capacity is mostly the charge sensor's noise."""
-MIN_STEP_A = 4.0
-"""A change of current that counts as a step, for dV/dI."""
-MIN_CURRENT_STD_A = 2.0
-"""Below this spread of current a slope over current means nothing."""
-MIN_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureReport:
-    """What was computed."""
+    """What was computed; `rows` are telemetry rows read."""
 
+    rows: int
+    vehicles: int
     sessions: int
     features: int
 
     @property
     def summary(self) -> str:
-        """One line for the task tree."""
+        """Return one human line."""
         return f"{self.sessions:,} sessions x {self.features} features"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-serialisable document."""
+        return asdict(self)
 
 
 def generate(clean: Path, out: Path, *, shard: int = 0, shards: int = 1) -> FeatureReport:
-    """Write the features of validated telemetry; with `shards`, of every shards-th row group from `shard`.
+    """Compute the features of every session in a clean telemetry file; memory holds one row group.
+
+    Args:
+        clean: Parquet in the raw schema (`label` may lack), a vehicle never split over two row groups.
+        out: Parquet to write, in `SCHEMA`.
+        shard: number of this shard, from 0; it computes every `shards`-th row group.
+        shards: how many there are.
 
     Raises:
-        DataError: no session has enough samples.
+        DataError: unreadable, columns missing, or no rows at all.
     """
-    source = pq.ParquetFile(clean)
-    sessions = 0
-    with pq.ParquetWriter(out, FEATURE_SCHEMA, compression="zstd") as writer:
-        for group in range(shard, source.num_row_groups, shards):
-            table = from_table(source.read_row_group(group))
-            if table.num_rows:
-                writer.write_table(table, row_group_size=table.num_rows)
-            sessions += table.num_rows
-    if sessions == 0 and shards == 1:
-        raise DataError(f"no session has {MIN_SAMPLES} samples", hint="is the sampling interval right?")
-    return FeatureReport(sessions, len(FEATURES))
+    if not 0 <= shard < shards:
+        raise DataError(f"there is no shard {shard} of {shards}", hint="shards are numbered from 0")
+    rows = vehicles = sessions = 0
+    with _open(clean) as file, pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer:
+        _require(file.schema_arrow.names)
+        if file.metadata.num_rows == 0:
+            raise DataError("the telemetry has no rows", hint="look at the validation report of this run")
+        names = [n for n in (*REQUIRED, LABEL) if n in file.schema_arrow.names]
+        for group in range(shard, file.num_row_groups, shards):
+            table = file.read_row_group(group, columns=names, use_threads=False)
+            if table.num_rows == 0:
+                continue
+            found = from_table(table)
+            writer.write_table(found, row_group_size=found.num_rows)
+            rows += table.num_rows
+            sessions += found.num_rows
+            vehicles += len(found.column("vehicle_id").unique())
+            del table, found
+            # else the pool keeps what earlier groups needed
+            pa.default_memory_pool().release_unused()
+    return FeatureReport(rows, vehicles, sessions, len(FEATURES))
 
 
 def merge(parts: Sequence[Path], out: Path) -> FeatureReport:
-    """Write the shards' features into one file, row group by row group."""
+    """Join the shards' files, given in the order of the shards, into what one shard alone would have written.
+
+    Raises DataError when there is no part or a vehicle is in two of them.
+    """
+    if not parts:
+        raise DataError("there are no feature files to merge")
+    seen: set[str] = set()
     sessions = 0
-    with pq.ParquetWriter(out, FEATURE_SCHEMA, compression="zstd") as writer:
-        for table in _groups(parts):
-            writer.write_table(table, row_group_size=table.num_rows)
+    with ExitStack() as stack:
+        files = [stack.enter_context(_open(part)) for part in parts]
+        writer = stack.enter_context(pq.ParquetWriter(out, SCHEMA, compression="zstd"))
+        rounds = zip_longest(*([(file, g) for g in range(file.num_row_groups)] for file in files))
+        for item in chain.from_iterable(rounds):
+            if item is None:
+                continue
+            table = item[0].read_row_group(item[1], use_threads=False)
+            if table.num_rows == 0:
+                continue
+            found = set(table.column("vehicle_id").unique().to_pylist())
+            if both := seen & found:
+                raise DataError(f"vehicle {min(both)} is in two parts", hint="give each shard its own number")
+            seen |= found
             sessions += table.num_rows
-    return FeatureReport(sessions, len(FEATURES))
-
-
-def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:
-    for part in parts:
-        file = pq.ParquetFile(part)
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group)
+            writer.write_table(table.cast(SCHEMA), row_group_size=table.num_rows)
+    return FeatureReport(0, len(seen), sessions, len(FEATURES))
 
 
 def from_raw_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the features of raw telemetry in memory (what `predict` sends). DataError names a missing column."""
-    missing = [name for name in REQUIRED if name not in frame]
-    if missing:
-        raise DataError(f"column {missing[0]} is missing", hint=f"the raw columns are {', '.join(REQUIRED)}")
-    frame = frame.assign(timestamp=pd.to_datetime(frame["timestamp"], utc=True, format="ISO8601"))
-    if LABEL not in frame:
-        frame = frame.assign(**{LABEL: None})
-    frame = frame.sort_values(["vehicle_id", "session_id", "timestamp"])
-    return from_table(pa.Table.from_pandas(frame[RAW_SCHEMA.names], RAW_SCHEMA, preserve_index=False)).to_pandas()
+    """Return the features of a frame of raw telemetry, in any order of rows (as `predict FILE` has it).
+
+    Raises DataError for missing columns, values of another type, or no rows.
+    """
+    _require(list(frame.columns))
+    if frame.empty:
+        raise DataError("the telemetry has no rows")
+    names = [n for n in (*REQUIRED, LABEL) if n in frame.columns]
+    try:
+        table = pa.Table.from_pandas(frame[names], preserve_index=False)
+        columns = [_typed(table, name) for name in names]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"the telemetry has values of another type: {error}") from error
+    return from_table(pa.table(columns, names=names)).to_pandas()
 
 
 def from_table(table: pa.Table) -> pa.Table:
-    """Return the feature rows of raw rows sorted by vehicle, session and time, in `FEATURE_SCHEMA`."""
-    segments = Segments.of(table, MIN_SAMPLES)
-    if segments is None:
-        return FEATURE_SCHEMA.empty_table()
-    values = _features(segments)
-    first = table.take(pa.array(segments.starts))
+    """Return the features of whole vehicles' telemetry, in `SCHEMA`; sorts the rows when they are not in order."""
+    texts = {name: _coded(table, name) for name in TEXT_COLUMNS if name in table.column_names}
+    stamps = table.column("timestamp").cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_numpy()
+    vehicle, session = texts["vehicle_id"][0], texts["session_id"][0]
+    order = _order(vehicle, session, stamps)
+    columns = {name: table.column(name).to_numpy().astype(np.float64, copy=False) for name in CHANNEL_NAMES}
+    if order is not None:
+        vehicle, session, stamps = vehicle[order], session[order], stamps[order]
+        columns = {name: values[order] for name, values in columns.items()}
+    starts = _boundaries(vehicle, session)
+    sessions = Segments(starts, len(vehicle))
+    hours = (stamps - np.repeat(stamps[starts], sessions.lengths)) / 3_600_000.0
+    source = starts if order is None else order[starts]
+    kinds, kind_names = texts["session_kind"]
+    kind = [np.array([n == k for n in kind_names], dtype=np.bool_)[kinds[source]] for k in SESSION_KINDS]
+    cells = cells_in_series(columns, sessions, vehicle[starts])
+    found = compute(Batch(columns, hours, sessions, cells, (kind[0], kind[1], kind[2])))
+    labels = pa.nulls(len(starts), pa.string())
+    if LABEL in texts:
+        labels = table.column(LABEL).take(pa.array(source)).cast(pa.string())
     return pa.table(
         [
-            *(first.column(name) for name in ("vehicle_id", "session_id", "session_kind")),
-            first.column("timestamp"),
-            first.column(LABEL),
-            *(pa.array(values[name]) for name in FEATURES),
+            table.column("vehicle_id").take(pa.array(source)).cast(pa.string()),
+            table.column("session_id").take(pa.array(source)).cast(pa.string()),
+            labels,
+            pa.array(stamps[starts], pa.timestamp("ms", tz="UTC")),
+            *(pa.array(found[name]) for name in FEATURES),
         ],
-        schema=FEATURE_SCHEMA,
+        schema=SCHEMA,
     )
 
 
-def _features(s: Segments) -> dict[str, np.ndarray]:
-    current, mean = s["pack_current_a"], s["cell_voltage_mean_v"]
-    low, high = mean - s["cell_voltage_min_v"], s["cell_voltage_max_v"] - mean
-    hot, cold, ambient = s["temperature_max_c"], s["temperature_min_c"], s["ambient_c"]
-    spread, gradient = low + high, hot - cold
-    ratio = s["pack_voltage_v"] / mean
-    moving = s.std(current) > MIN_CURRENT_STD_A
-    charge_ah = s.last(s.running(current * s.step_h))
-    soc_change = s.last(s["soc_pct"]) - s.first(s["soc_pct"])
-    swing = np.abs(soc_change) > MIN_SOC_CHANGE_PCT
-    step = np.abs(s.diff(current)) > MIN_STEP_A
-    rise = s.last(hot) - s.first(hot)
-    energy_kj = s.sum(current**2 * s.step_h) * 3.6
-    volts = s.last(mean) - s.first(mean)
+def _order(vehicle: Ints, session: Ints, stamps: Ints) -> Ints | None:
+    """Return the order that puts sessions together and their rows in time; None when they are so already."""
+    starts = _boundaries(vehicle, session)
+    keys = np.stack([vehicle[starts], session[starts]])
+    apart = np.unique(keys, axis=1).shape[1] != len(starts)
+    late = np.diff(stamps) < 0
+    late[starts[1:] - 1] = False
+    if not apart and not late.any():
+        return None
+    return np.lexsort((stamps, session, vehicle))
 
-    def where(valid: np.ndarray, value: np.ndarray) -> np.ndarray:
-        return np.where(valid, value, np.nan)
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "spread_mean_v": s.mean(spread),
-            "spread_max_v": s.maximum(spread),
-            "spread_std_v": s.std(spread),
-            "low_deviation_mean_v": s.mean(low),
-            "high_deviation_mean_v": s.mean(high),
-            "deviation_asymmetry_v": s.mean(low - high),
-            "cell_std_mean_v": s.mean(s["cell_voltage_std_v"]),
-            "low_current_slope_ohm": where(moving, s.slope(low, current)),
-            "high_current_slope_ohm": where(moving, s.slope(high, current)),
-            "low_current_correlation": where(moving, s.correlation(low, current)),
-            "high_current_correlation": where(moving, s.correlation(high, current)),
-            "low_drift_v_per_h": s.slope(low, s.hours),
-            "high_drift_v_per_h": s.slope(high, s.hours),
-            "low_soc_slope_v": where(swing, 100 * s.slope(low, s["soc_pct"])),
-            "high_soc_slope_v": where(swing, 100 * s.slope(high, s["soc_pct"])),
-            "step_resistance_ohm": where(
-                s.sum(step) >= 3,
-                -s.sum(step * s.diff(mean) * s.diff(current)) / s.sum(step * s.diff(current) ** 2),
-            ),
-            "capacity_ah": where(swing, -100.0 * charge_ah / soc_change),
-            "dqdv_ah_per_v": where(swing & (np.abs(volts) > 0.05), -charge_ah / volts),
-            "relaxation_v_per_h": s.slope(mean, s.hours),
-            "temperature_max_mean_c": s.mean(hot),
-            "temperature_rise_c": rise,
-            "temperature_gradient_mean_c": s.mean(gradient),
-            "temperature_gradient_max_c": s.maximum(gradient),
-            "temperature_rate_max_c_per_min": s.maximum(s.diff(hot) / (s.step_h * 60)),
-            "temperature_over_ambient_c": s.mean(hot - ambient),
-            "heat_excess_c_per_kj": where(moving & (energy_kj > 0), s.mean(hot - ambient) / energy_kj),
-            "temperature_max_std_c": s.std(hot),
-            "temperature_pair_correlation": s.correlation(hot, cold),
-            "insulation_min_kohm": s.minimum(s["insulation_kohm"]),
-            "pack_cell_ratio": s.mean(ratio),
-            "pack_cell_ratio_std": s.std(ratio),
-            "voltage_noise_v": s.mean(np.abs(s.diff(s.diff(mean)))),
-            "spread_noise_v": s.mean(np.abs(s.diff(s.diff(spread)))),
-            "current_rms_a": np.sqrt(s.mean(current**2)),
-            "soc_mean_pct": s.mean(s["soc_pct"]),
-            "soc_range_pct": s.maximum(s["soc_pct"]) - s.minimum(s["soc_pct"]),
-            "ambient_mean_c": s.mean(ambient),
-            "odometer_km": s.first(s["odometer_km"]),
-        }
+def _boundaries(vehicle: Ints, session: Ints) -> Ints:
+    changed = (vehicle[1:] != vehicle[:-1]) | (session[1:] != session[:-1])
+    return np.concatenate([[0], np.flatnonzero(changed) + 1]).astype(np.int64)
+
+
+def _coded(table: pa.Table, name: str) -> tuple[Ints, list[str]]:
+    """Return a text column as numbers, in order of appearance, and their names."""
+    array = table.column(name).combine_chunks()
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode("encode")
+    return array.indices.to_numpy().astype(np.int64), array.dictionary.to_pylist()
+
+
+def _typed(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name == "timestamp":
+        column = table.column(name)
+        zoned = pa.types.is_timestamp(column.type) and column.type.tz is not None
+        return column.cast(pa.timestamp("ms", tz="UTC") if zoned else pa.timestamp("ms"), safe=False)
+    return table.column(name).cast(pa.string() if name in TEXT_COLUMNS else pa.float64())
+
+
+def _require(names: Sequence[str]) -> None:
+    if missing := [name for name in REQUIRED if name not in names]:
+        raise DataError(
+            f"the telemetry lacks {', '.join(missing)}", hint="map your columns in the profile's data.columns"
+        )
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, read_dictionary=list(TEXT_COLUMNS), memory_map=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path.name} is not a readable Parquet file: {error}") from error
+
+

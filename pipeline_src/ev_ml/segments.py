@@ -1,119 +1,118 @@
-"""Statistics over consecutive rows of a session, for all sessions of a table at once."""
+"""Statistics of many sessions at once: each function takes columns over all rows and returns one value a session.
+
+Rows of a session are consecutive. A value that is not a number is left out; NaN is returned where none is left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from ev_ml.schema import CHANNEL_NAMES
-
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
 class Segments:
-    """The rows of whole sessions, and where each begins. Row arrays are (rows,), results (sessions,)."""
+    """Consecutive runs of rows: `starts` are their first rows, `rows` the rows in all."""
 
-    columns: Mapping[str, Floats]
-    starts: NDArray[np.int64]
-    """Row of each session's first sample in the table this was made of."""
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    hours: Floats
-    step_h: Floats
-    """Hours since the previous sample of the session; 0 at its first."""
+    def __init__(self, starts: Ints, rows: int) -> None:
+        self.starts = starts
+        self.rows = rows
+        self.lengths: Ints = np.diff(np.append(starts, rows)).astype(np.int64)
 
-    @classmethod
-    def of(cls, table: pa.Table, min_samples: int) -> Segments | None:
-        """Return the sessions with at least `min_samples` rows, or None if there is none."""
-        if table.num_rows == 0:
-            return None
-        codes = [
-            table.column(name).combine_chunks().dictionary_encode().indices.to_numpy()
-            for name in ("vehicle_id", "session_id")
-        ]
-        change = np.flatnonzero((np.diff(codes[0]) != 0) | (np.diff(codes[1]) != 0)) + 1
-        starts = np.concatenate([[0], change]).astype(np.int64)
-        lengths = np.diff(np.append(starts, table.num_rows))
-        whole = lengths >= min_samples
-        if not whole.any():
-            return None
-        rows = np.repeat(whole, lengths)
-        stamps = table.column("timestamp").cast(pa.int64()).to_numpy()[rows]
-        columns = {name: table.column(name).to_numpy()[rows] for name in CHANNEL_NAMES}
-        starts, lengths = starts[whole], lengths[whole]
-        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-        hours = (stamps - np.repeat(stamps[offsets], lengths)) / 3_600_000.0
-        step = np.diff(hours, prepend=0.0)
-        step[offsets] = 0.0
-        return cls(columns, starts, offsets, lengths, hours, step)
+    def __len__(self) -> int:
+        return len(self.starts)
 
-    def __getitem__(self, name: str) -> Floats:
-        return self.columns[name]
+    @cached_property
+    def of_row(self) -> Ints:
+        """Number of the segment of each row."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
 
-    def sum(self, values: NDArray[np.generic]) -> Floats:
-        """Return each session's sum."""
-        total: Floats = np.add.reduceat(np.asarray(values, dtype=np.float64), self.offsets)
-        return total
+    @cached_property
+    def first_rows(self) -> Mask:
+        """Which rows begin a segment."""
+        mask = np.zeros(self.rows, dtype=np.bool_)
+        mask[self.starts] = True
+        return mask
 
-    def mean(self, values: Floats) -> Floats:
-        """Return each session's mean."""
-        return self.sum(values) / self.lengths
+    def spread(self, values: Floats) -> Floats:
+        """Return each segment's value on each of its rows."""
+        return np.repeat(values, self.lengths)
 
-    def spread_out(self, per_session: Floats) -> Floats:
-        """Return a session's value at each of its rows."""
-        return np.repeat(per_session, self.lengths)
+    def total(self, x: Floats) -> Floats:
+        """Return sums, a missing value counting nothing."""
+        return np.asarray(np.add.reduceat(np.where(np.isnan(x), 0.0, x), self.starts))
 
-    def centred(self, values: Floats) -> Floats:
-        """Return the rows less their session's mean, so that sums of squares keep their digits."""
-        return values - self.spread_out(self.mean(values))
+    def count(self, x: Floats) -> Floats:
+        """Return how many values there are."""
+        return np.asarray(np.add.reduceat((~np.isnan(x)).astype(np.float64), self.starts))
 
-    def std(self, values: Floats) -> Floats:
-        """Return each session's standard deviation (population)."""
-        return np.sqrt(self.mean(self.centred(values) ** 2))
+    def mean(self, x: Floats) -> Floats:
+        """Return means."""
+        return divide(self.total(x), self.count(x))
 
-    def maximum(self, values: Floats) -> Floats:
-        """Return each session's largest value."""
-        top: Floats = np.maximum.reduceat(values, self.offsets)
-        return top
+    def std(self, x: Floats) -> Floats:
+        """Return population standard deviations (two passes: no cancellation)."""
+        return np.sqrt(self.mean(np.square(x - self.spread(self.mean(x)))))
 
-    def minimum(self, values: Floats) -> Floats:
-        """Return each session's smallest value."""
-        bottom: Floats = np.minimum.reduceat(values, self.offsets)
-        return bottom
+    def low(self, x: Floats) -> Floats:
+        """Return minima."""
+        return np.asarray(np.fmin.reduceat(x, self.starts))
 
-    def first(self, values: Floats) -> Floats:
-        """Return each session's first value."""
-        return values[self.offsets]
+    def high(self, x: Floats) -> Floats:
+        """Return maxima."""
+        return np.asarray(np.fmax.reduceat(x, self.starts))
 
-    def last(self, values: Floats) -> Floats:
-        """Return each session's last value."""
-        return values[self.offsets + self.lengths - 1]
+    def first(self, x: Floats) -> Floats:
+        """Return the values of the first rows."""
+        return x[self.starts]
 
-    def diff(self, values: Floats) -> Floats:
-        """Return the change since the session's previous row; 0 at its first."""
-        change = np.diff(values, prepend=values[0])
-        change[self.offsets] = 0.0
-        return change
+    def last(self, x: Floats) -> Floats:
+        """Return the values of the last rows."""
+        return x[self.starts + self.lengths - 1]
 
-    def running(self, values: Floats) -> Floats:
-        """Return the sum since the session's first row."""
-        total = np.cumsum(values)
-        return total - self.spread_out(total[self.offsets] - values[self.offsets])
+    def steps(self, x: Floats) -> Floats:
+        """Return differences to the row before, per row; NaN on first rows."""
+        out = np.empty_like(x)
+        out[0] = np.nan
+        np.subtract(x[1:], x[:-1], out=out[1:])
+        out[self.first_rows] = np.nan
+        return out
 
-    def slope(self, y: Floats, x: Floats) -> Floats:
-        """Return the least-squares slope of y over x; NaN where x does not vary."""
-        cx = self.centred(x)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where((v := self.sum(cx**2)) > 0, self.sum(cx * y) / v, np.nan)
+    def slope(self, x: Floats, y: Floats, *, min_std: float) -> Floats:
+        """Return least-squares slopes of y over x; NaN where x varies by less than `min_std`."""
+        both = np.isnan(x) | np.isnan(y)
+        x, y = np.where(both, np.nan, x), np.where(both, np.nan, y)
+        dx, dy = x - self.spread(self.mean(x)), y - self.spread(self.mean(y))
+        variance = self.mean(dx * dx)
+        with np.errstate(invalid="ignore"):
+            flat = ~(variance >= min_std * min_std)
+        return np.where(flat, np.nan, divide(self.mean(dx * dy), variance))
 
-    def correlation(self, y: Floats, x: Floats) -> Floats:
-        """Return Pearson's correlation; NaN where either does not vary."""
-        cx, cy = self.centred(x), self.centred(y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scale = np.sqrt(self.sum(cx**2) * self.sum(cy**2))
-            return np.where(scale > 1e-12, self.sum(cx * cy) / scale, np.nan)
+    def correlation(self, x: Floats, y: Floats) -> Floats:
+        """Return Pearson correlations; NaN where either is constant."""
+        both = np.isnan(x) | np.isnan(y)
+        x, y = np.where(both, np.nan, x), np.where(both, np.nan, y)
+        dx, dy = x - self.spread(self.mean(x)), y - self.spread(self.mean(y))
+        return divide(self.mean(dx * dy), np.sqrt(self.mean(dx * dx) * self.mean(dy * dy)))
+
+    def running(self, x: Floats) -> Floats:
+        """Return running sums from each segment's first row, a missing value counting nothing."""
+        sums = np.cumsum(np.where(np.isnan(x), 0.0, x))
+        before = sums[self.starts] - np.nan_to_num(x[self.starts])
+        return sums - self.spread(before)
+
+
+def divide(top: Floats, bottom: Floats) -> Floats:
+    """Return quotients; NaN where the divisor is 0."""
+    out = np.full(np.broadcast(top, bottom).shape, np.nan)
+    np.divide(top, bottom, out=out, where=bottom != 0)
+    return out
+
+
+def where(mask: Mask, x: Floats) -> Floats:
+    """Return x with what the mask leaves out missing."""
+    return np.where(mask, x, np.nan)
