@@ -55,6 +55,11 @@ def channels_from(config: Mapping[str, Any]) -> tuple[Channel, ...]:
     )
 
 
+def secret_of(channel: Channel, secrets_dir: Path) -> str | None:
+    """Return a channel's URL; None when its variable or file is missing or empty."""
+    return _read(channel.url_env, channel.url_file, secrets_dir)
+
+
 def known_secrets(config: Mapping[str, Any], secrets_dir: Path) -> tuple[str, ...]:
     """Return each secret value a message must not hold: the channels' and those in the secrets folder."""
     values = set()

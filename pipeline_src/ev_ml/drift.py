@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from ev_ml import drift_stats as stats
 from ev_ml.drift_bins import Tally, quantiles
 from ev_ml.drift_profile import DriftProfile
 from ev_ml.drift_quality import Defect, missing_defect, unit_defect
+from ev_ml.drift_report import ColumnDrift, DriftReport, Verdict
 from ev_ml.drift_stats import Floats, Null, Spread
 from ev_ml.reference import ReferenceColumn, ReferenceProfile
 
-Verdict = Literal["OK", "WARN", "DRIFT", "DATA_QUALITY", "INSUFFICIENT_DATA"]
+__all__ = ["ColumnDrift", "DriftConfig", "DriftReport", "Verdict", "compare"]
 
 SHIFT_FLOOR = 0.1
 """Standard deviations below which a shift is none (Evidently's cut for its normed Wasserstein distance)."""
@@ -48,64 +49,6 @@ class DriftConfig:
         return DriftConfig(**{key: value for key, value in settings.items() if key in known})
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnDrift:
-    """One column's comparison. `metric` is the one nearest to, or furthest past, its threshold."""
-
-    name: str
-    metric: str
-    value: float
-    threshold: float
-    drifted: bool
-    p: float
-    psi: float = 0.0
-    shift: float = 0.0
-    jensen_shannon: float = 0.0
-    wasserstein: float = 0.0
-    missing_rate: float = 0.0
-    missing_rate_reference: float = 0.0
-    out_of_range_rate: float = 0.0
-
-    @property
-    def effect(self) -> float:
-        """How far past its threshold it is; 1 is just there."""
-        return self.value / self.threshold if self.threshold > 0 else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-serialisable document."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class DriftReport:
-    """A verdict and why. `features` come by effect, largest first."""
-
-    verdict: Verdict
-    rows: int
-    vehicles: int
-    features: tuple[ColumnDrift, ...] = ()
-    score: ColumnDrift | None = None
-    classes: ColumnDrift | None = None
-    class_rates: Mapping[str, tuple[float, float]] | None = None
-    """By predicted class: its rate in the reference, and now."""
-    reasons: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return `evctl drift -o json`'s document without `retrain`."""
-        score = self.score.to_json() if self.score else {}
-        if self.classes and self.class_rates is not None:
-            rates = {name: {"reference": r, "new": n} for name, (r, n) in self.class_rates.items()}
-            score["classes"] = {**self.classes.to_json(), "rates": rates}
-        return {
-            "verdict": self.verdict,
-            "features": [feature.to_json() for feature in self.features],
-            "score": score,
-            "rows": self.rows,
-            "vehicles": self.vehicles,
-            "reasons": list(self.reasons),
-        }
-
-
 def compare(
     reference: ReferenceProfile,
     profile: DriftProfile,
@@ -128,10 +71,11 @@ def compare(
     if too_few := _too_few(rows, vehicles, config):
         return DriftReport("INSUFFICIENT_DATA", rows, vehicles, reasons=too_few)
     new = profile.features
-    measured = [_measure(column, new[column.name], reference, vehicles) for column in reference.features]
+    sizes = _Sizes(vehicles, max(1, len(profile.weeks)))
+    measured = [_measure(column, new[column.name], reference, sizes) for column in reference.features]
     if reference.score is not None and profile.score is not None and profile.score.present:
-        measured.append(_measure(reference.score, profile.score, reference, vehicles))
-        measured.append(_measure_classes(reference, profile))
+        measured.append(_measure(reference.score, profile.score, reference, sizes))
+        measured.append(_measure_classes(reference, profile, sizes))
     p_values = np.array([entry.p for entry in measured])
     _, cut = stats.rejected(p_values, config.fdr)
     judged = {entry.column.name: entry.judge(cut, config) for entry in measured}
@@ -189,10 +133,24 @@ class _Measured:
         )
 
 
-def _measure(column: ReferenceColumn, new: Tally, reference: ReferenceProfile, vehicles: int) -> _Measured:
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What chance is over in the new data."""
+
+    vehicles: int
+    weeks: int
+
+    def spread(self, null: Null, rows: int, known: int) -> Spread:
+        """Return the null at these sizes against `known` vehicles."""
+        return stats.spread(
+            null, vehicles=self.vehicles, rows=rows, reference_vehicles=known, weeks=self.weeks
+        )
+
+
+def _measure(column: ReferenceColumn, new: Tally, reference: ReferenceProfile, sizes: _Sizes) -> _Measured:
     of_score = column is reference.score
     known = reference.score_vehicles if of_score else reference.vehicles
-    spread = stats.spread(column.null, vehicles=vehicles, rows=new.present, reference_vehicles=known)
+    spread = sizes.spread(column.null, new.present, known)
     if new.present == 0 or not any(column.counts):
         return _Measured(column, 1.0, spread, 0.0, 0.0, 0.0, 0.0, new)
     before, after = stats.shares(column.counts), stats.shares(new.counts)
@@ -200,9 +158,9 @@ def _measure(column: ReferenceColumn, new: Tally, reference: ReferenceProfile, v
     q_after = quantiles(new.counts, column.edges, column.low, column.high, new.tail)
     moved = stats.wasserstein(q_before, q_after, column.std)
     if len(before) == 1:
-        outside_p = _outside_p(new, vehicles, known)
+        outside_p = _outside_p(new, sizes.vehicles, known)
         return _Measured(column, outside_p, spread, 0.0, 0.0, 0.0, moved, new, outside_p)
-    psi, shift = _effects(before, after, vehicles)
+    psi, shift = _effects(before, after, sizes.vehicles)
     p = min(1.0, 2.0 * min(stats.psi_p(psi, spread), stats.shift_p(shift, spread)))
     return _Measured(column, p, spread, psi, shift, stats.jensen_shannon(before, after), moved, new)
 
@@ -221,14 +179,12 @@ def _outside_p(new: Tally, vehicles: int, known: int) -> float:
     return float(binom.sf(np.floor(share * vehicles) - 1, vehicles, 3.0 / (known + 2))) if share > 0 else 1.0
 
 
-def _measure_classes(reference: ReferenceProfile, profile: DriftProfile) -> _Measured:
+def _measure_classes(reference: ReferenceProfile, profile: DriftProfile, sizes: _Sizes) -> _Measured:
     """Predicted classes as one column of unordered bins: PSI only."""
     null = reference.class_null or Null(0.0, 0.0, 0.0, 0.0, 0.0)
     column = ReferenceColumn("classes", "", (), 0.0, 0.0, reference.class_counts, 0, 0.0, 0.0, null)
     new = Tally(profile.class_counts)
-    spread = stats.spread(
-        null, vehicles=profile.vehicles, rows=new.present, reference_vehicles=reference.score_vehicles
-    )
+    spread = sizes.spread(null, new.present, reference.score_vehicles)
     before, after = stats.shares(column.counts), stats.shares(new.counts)
     psi, _ = _effects(before, after, profile.vehicles)
     p = min(1.0, 2.0 * stats.psi_p(psi, spread))
@@ -289,7 +245,3 @@ def _verdict(
 
 def _words(column: ColumnDrift) -> str:
     return f"{column.metric} {column.value:.3f}, threshold {column.threshold:.3f}"
-
-
-def _plain(value: Any) -> Any:
-    return round(float(value), 6) if isinstance(value, (float, np.floating)) else value

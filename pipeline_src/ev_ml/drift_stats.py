@@ -55,17 +55,17 @@ class Spread:
     """1/m + 1/n: what the variance of one vehicle is multiplied by."""
 
 
-def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int) -> Spread:
+def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int, weeks: int = 1) -> Spread:
     """Scale the block variances to a comparison of `vehicles` with `reference_vehicles`.
 
     Satterthwaite's two-moment chi-square (Rao and Scott 1984). New data with fewer rows a vehicle than the
-    blocks had vary more, at most in inverse proportion.
+    blocks had vary more, at most in inverse proportion; what weeks differ by averages out over `weeks` only.
     """
     size = 1.0 / max(vehicles, 1) + 1.0 / max(reference_vehicles, 1)
     fewer = max(1.0, null.block_rows / max(rows / max(vehicles, 1), 1.0))
-    mean = null.psi_trace * size * fewer + null.week_psi
+    mean = null.psi_trace * size * fewer + null.week_psi / max(weeks, 1)
     df = max(1.0, null.psi_trace**2 / null.psi_square) if null.psi_square > 0 else 1.0
-    variance = null.shift_var * size * fewer + null.week_shift
+    variance = null.shift_var * size * fewer + null.week_shift / max(weeks, 1)
     return Spread(mean / df, df, float(np.sqrt(variance)), null.missing_var * size * fewer, size)
 
 
