@@ -1,0 +1,126 @@
+"""The predictor: a `kserve.Model` over a verified bundle, V1 and V2."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kserve import InferOutput, InferRequest, InferResponse, Model
+from kserve.errors import InvalidInput
+from prometheus_client import Counter, Histogram
+from sklearn import config_context
+
+from ev_ml.bundle import LoadedBundle, load
+from ev_serving.batch import Batcher
+from ev_serving.inputs import BadInput, Schema, matrix_of
+
+PREDICTED = Counter("ev_predictions", "Predicted sessions", ["model_name", "model_version", "predicted_class"])
+SCORES = Histogram(
+    "ev_prediction_score",
+    "Probability of the predicted class",
+    ["model_name", "model_version"],
+    buckets=tuple(n / 10 for n in range(1, 11)),
+)
+
+
+class Predictor(Model):  # type: ignore[misc]
+    """Answers with class probabilities, the thresholds, and which model said so."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(name)
+        self._folder = folder
+
+    def load(self) -> bool:
+        """Verify digests and library versions, unpickle, check the golden rows; only then be ready."""
+        bundle = load(self._folder)
+        self.bundle = bundle
+        self._schema = Schema(bundle.manifest.features)
+        _single_threaded(bundle.model.estimator)
+        self._batch = Batcher(lambda rows: _probabilities(bundle, rows))
+        version = bundle.manifest.version
+        self._counters = {c: PREDICTED.labels(self.name, version, c) for c in bundle.manifest.classes}
+        self._scores = SCORES.labels(self.name, version)
+        self.ready = True
+        return self.ready
+
+    def validate(self, payload: Any) -> Any:
+        """Leave checking to `predict`, which names the feature."""
+        return payload
+
+    async def predict(
+        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> Any:
+        """Answer a V1 document or a V2 request. InvalidInput (400) for whatever the schema does not allow."""
+        try:
+            if isinstance(payload, InferRequest):
+                rows = matrix_of(self._schema, payload.inputs)
+            elif isinstance(payload, dict) and isinstance(payload.get("instances"), list):
+                rows = self._schema.matrix(payload["instances"])
+            else:
+                raise BadInput('a V1 request is {"instances": [rows]}')
+        except BadInput as error:
+            raise InvalidInput(str(error)) from error
+        answer = await self._batch(rows)
+        classes = self.bundle.manifest.classes
+        best = [classes[column] for column in answer.argmax(axis=1)]
+        for name, score in zip(best, answer.max(axis=1), strict=True):
+            self._counters[name].inc()
+            self._scores.observe(float(score))
+        return self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
+
+    def _v1(self, answer: np.ndarray, best: list[str]) -> dict[str, Any]:
+        manifest = self.bundle.manifest
+        return {
+            "predictions": [
+                {"class": name, "probabilities": dict(zip(manifest.classes, map(float, row), strict=True))}
+                for name, row in zip(best, answer, strict=True)
+            ],
+            "thresholds": dict(manifest.thresholds),
+            "model_version": manifest.version,
+            "model_digest": manifest.digest,
+        }
+
+    def _v2(self, request: InferRequest, answer: np.ndarray, best: list[str]) -> InferResponse:
+        manifest = self.bundle.manifest
+        width = len(manifest.classes)
+        return InferResponse(
+            response_id=request.id or str(uuid.uuid4()),
+            model_name=self.name,
+            model_version=manifest.version,
+            parameters={"model_digest": manifest.digest},
+            infer_outputs=[
+                InferOutput("class", [len(best)], "BYTES", best),
+                InferOutput("probabilities", [len(best), width], "FP64", answer.ravel().tolist()),
+                InferOutput("classes", [width], "BYTES", list(manifest.classes)),
+                InferOutput("thresholds", [width], "FP64", [manifest.thresholds[c] for c in manifest.classes]),
+            ],
+        )
+
+
+def _probabilities(bundle: LoadedBundle, rows: np.ndarray) -> np.ndarray:
+    # the schema has been checked: without a frame scikit-learn has no names to compare, a third of a row's time
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True, assume_finite=False):
+        warnings.simplefilter("ignore")
+        return np.asarray(bundle.model.estimator.predict_proba(rows))
+
+
+def _single_threaded(estimator: Any) -> None:
+    """Start no thread pool for a handful of rows, wherever in the estimator `n_jobs` is."""
+    seen: set[int] = set()
+    stack = [estimator]
+    while stack:
+        each = stack.pop()
+        if id(each) in seen or isinstance(each, str | bytes | int | float | np.ndarray | type(None)):
+            continue
+        seen.add(id(each))
+        if isinstance(each, list | tuple):
+            stack.extend(each)
+        elif hasattr(each, "get_params"):
+            if getattr(each, "n_jobs", None) is not None:
+                each.n_jobs = 1
+            stack.extend(vars(each).values())
+        elif type(each).__module__.startswith("sklearn."):
+            stack.extend(vars(each).values() if hasattr(each, "__dict__") else ())
