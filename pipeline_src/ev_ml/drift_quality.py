@@ -33,11 +33,7 @@ ANY_UNIT = (
 )
 """What a broken unit does, as (factor, offset): new = factor * right + offset."""
 
-TEMPERATURE = (
-    (1.8, 32.0, "in degrees Fahrenheit"),
-    (1.0, 273.15, "in kelvin"),
-    (1.8, 0.0, "in Fahrenheit steps"),
-)
+TEMPERATURE = ((1.8, 32.0, "in degrees Fahrenheit"), (1.0, 273.15, "in kelvin"))
 DISTANCE = ((1 / 1.609344, 0.0, "in miles"),)
 
 

@@ -49,9 +49,7 @@ def curve(lines: Sequence[Line], *, x: str, y: str, title: str) -> str:
         gx, gy = LEFT + tick * wide, TOP + (1 - tick) * high
         parts.append(f'<path class="grid" d="M{LEFT},{gy:.1f}H{WIDTH - RIGHT}M{gx:.1f},{TOP}V{TOP + high}"/>')
         if tick in (0.0, 0.5, 1.0):
-            parts.append(
-                f'<text class="tick" x="{LEFT - 6}" y="{gy + 4:.1f}" text-anchor="end">{tick:g}</text>'
-            )
+            parts.append(_tick(LEFT - 6, gy + 4, "end", tick))
             parts.append(_tick(gx, TOP + high + 16, "middle", tick))
     for index, line in enumerate(lines):
         points = thinned([(px, py) for px, py in line.points if math.isfinite(px) and math.isfinite(py)])
@@ -64,14 +62,15 @@ def curve(lines: Sequence[Line], *, x: str, y: str, title: str) -> str:
     )
     middle = TOP + high / 2
     parts.append(
-        f'<text class="axis" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{escape(y)}</text>'
+        f'<text class="axis" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y)}</text>"
     )
     legend = legend_of([line.label for line in lines if not line.dashed]) if len(lines) > 1 else ""
     return _figure(title, height, parts, legend)
 
 
 def bars(items: Sequence[Bar], *, title: str, top: float | None = None) -> str:
-    """Draw labelled bars from the left, with intervals where they have one. `top` is the right edge's value."""
+    """Draw labelled bars from the left, intervals where they have one. `top` is the right edge's value."""
     if not items:
         return ""
     values = [v for bar in items for v in (bar.value, bar.high) if v is not None and math.isfinite(v)]
