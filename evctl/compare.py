@@ -32,7 +32,7 @@ def comparison(a: Run, outputs_a: Outputs | None, b: Run, outputs_b: Outputs | N
 
 
 def metrics_of(run: Run, outputs: Outputs | None) -> dict[str, float]:
-    """Return a run's metrics: Metrics artifacts' numbers, the evaluation's parameters, the gate's accuracy."""
+    """Return a run's metrics: Metrics artifacts, output parameters, the gate's accuracy."""
     found: dict[str, float] = {}
     if run.gate.accuracy is not None:
         found["accuracy"] = run.gate.accuracy

@@ -75,8 +75,8 @@ def bars(items: Sequence[Bar], *, title: str, top: float | None = None) -> str:
         return ""
     values = [v for bar in items for v in (bar.value, bar.high) if v is not None and math.isfinite(v)]
     limit = top or max(values, default=0.0) or 1.0
-    row, label_width = 30, 140
-    wide = WIDTH - label_width - 58
+    row, label_width = 30, 158
+    wide = WIDTH - label_width - 52
     parts = []
     for index, bar in enumerate(items):
         y = index * row + 4

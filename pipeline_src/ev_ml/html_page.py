@@ -12,10 +12,10 @@ CSS = """
 --card:#19202a;--ink:#e6ebf1;--soft:#9dabba;--line:#2d3744; --track:#232c38;--accent:#6aa5f5;
 --other:#5f6d7d;--good:#5ec98a;--bad:#ff8a80;--warn:#e5b454;--s1:#f0a06a;--s2:#5ec98a; --s3:#c79bf0}} *{
 box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif} main{max-width:1180px;
-margin:0 auto;padding:24px 16px 48px}h1{font-size:1.3rem;margin:0 0 4px;overflow-wrap:anywhere} h2{
-font-size:1.05rem;margin:32px 0 10px;padding-top:14px;border-top:1px solid var(--line)}p{margin:6px 0;
-max-width:75ch} .soft,small{color:var(--soft)}.decision{border-left:5px solid var(--other);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif} main{max-width:1180px;margin:0 auto;
+padding:24px 16px 48px}h1{font-size:1.3rem;margin:0 0 4px;overflow-wrap:anywhere} h2{font-size:1.05rem;
+margin:32px 0 10px;padding-top:14px;border-top:1px solid var(--line)}p{margin:6px 0;max-width:75ch;
+overflow-wrap:anywhere} .soft,small{color:var(--soft)}.decision{border-left:5px solid var(--other);
 background:var(--card);padding:12px 16px; margin:16px 0;border-radius:0 6px 6px 0}.decision b{
 font-size:1.2rem}.good{border-color:var(--good)}.good b{color:var(--good)} .bad{border-color:var(--bad)}
 .bad b{color:var(--bad)}.warn{border-color:var(--warn)}.warn b{color:var(--warn)} .tiles{display:grid;
@@ -33,9 +33,10 @@ stroke:var(--s2)}.line.s3{stroke:var(--s3)}.guide{fill:none;stroke:var(--other);
 stroke-dasharray:4 4} .track{fill:var(--track)}.bar{fill:var(--accent)}.ref{fill:var(--other)}.whisker{
 stroke:var(--ink);stroke-width:1.5;fill:none} .scroll{overflow-x:auto}table{border-collapse:collapse;
 width:100%;font-size:.88rem;font-variant-numeric:tabular-nums} th,td{padding:5px 9px;text-align:left;
-border-bottom:1px solid var(--line);overflow-wrap:anywhere}thead th{color:var(--soft); font-weight:600}
-td.n,th.n{text-align:right;white-space:nowrap}.matrix td,.matrix thead th{text-align:center}
-.matrix td small{display:block;font-size:.72rem;color:inherit;opacity:.8}.matrix .hit{
+border-bottom:1px solid var(--line)}.scroll{margin-top:10px}td:last-child:not(.n){max-width:42ch;
+overflow-wrap:break-word}.matrix{min-width:600px}thead th{color:var(--soft); font-weight:600}td.n,th.n{
+text-align:right;white-space:nowrap}.matrix td,.matrix thead th{text-align:center}.matrix td small{
+display:block;font-size:.72rem;color:inherit;opacity:.8}.matrix .hit{
 background: color-mix(in srgb,var(--accent) calc(var(--share)*100%),var(--card))}.matrix .miss{
 background: color-mix(in srgb,var(--bad) calc(var(--share)*100%),var(--card))}.matrix .strong{
 color:var(--card)} .matrix .corner{color:var(--soft);font-size:.78rem}.legend{list-style:none;
