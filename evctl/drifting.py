@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,10 +153,14 @@ def find_model(profile: Profile) -> Source:
 
 def live_model(profile: Profile) -> str | None:
     """Return the URI of the model that the release ledger says is live, if any."""
-    if find_spec("evctl.rollout.ledger") is None:
+    from evctl.rollout.promotion import open_world
+    from evctl.rollout.target import ServiceTarget
+
+    if find_spec(f"evctl.rollout.serving.{'local' if profile.backend == 'local' else 'kserve'}") is None:
         return None
-    uri: str | None = import_module("evctl.rollout.ledger").live_model_uri(profile)
-    return uri
+    world = open_world(ServiceTarget.of(profile.pipeline_settings().service))
+    live = world.ledger().read()[0].live
+    return live.uri if live else None
 
 
 def load_model(source: Source) -> tuple[ReferenceProfile, Any]:

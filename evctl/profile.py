@@ -158,7 +158,7 @@ class Profile(Settings):
     steps: dict[str, StepSettings] = Field(default_factory=dict)
     secrets: tuple[SecretMount, ...] = ()
     gates: GateSettings = Field(default_factory=GateSettings)
-    deploy: Literal["auto", "manual"] = "auto"
+    deploy: Literal["manual"] = "manual"
     data: DataSettings = Field(default_factory=DataSettings)
     store: StoreSettings
     serving: ServingSettings = Field(default_factory=ServingSettings)
@@ -185,11 +185,11 @@ class Profile(Settings):
             data=self.data,
             store=self.store.uri,
             service={
-                **self.serving.model_dump(mode="json"),
+                **self.serving.model_dump(mode="json", exclude_none=True),
                 "namespace": self.serving.namespace or self.namespace,
                 "backend": self.backend,
-                "store": self.store.model_dump(mode="json"),
+                "store": self.store.model_dump(mode="json", exclude_none=True),
             },
-            notify=self.notify.model_dump(mode="json"),
-            drift=self.drift.model_dump(mode="json"),
+            notify=self.notify.model_dump(mode="json", exclude_none=True),
+            drift=self.drift.model_dump(mode="json", exclude_none=True),
         )

@@ -141,7 +141,7 @@ def from_raw_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def from_table(table: pa.Table) -> pa.Table:
-    """Return the features of whole vehicles' telemetry, in `SCHEMA`; sorts the rows when they are not in order."""
+    """Return the features of whole vehicles' telemetry, in `SCHEMA`; sorts rows that are not in order."""
     texts = {name: _coded(table, name) for name in TEXT_COLUMNS if name in table.column_names}
     stamps = table.column("timestamp").cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_numpy()
     vehicle, session = texts["vehicle_id"][0], texts["session_id"][0]
@@ -218,5 +218,3 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, read_dictionary=list(TEXT_COLUMNS), memory_map=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file: {error}") from error
-
-

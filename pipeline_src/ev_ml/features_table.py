@@ -1,7 +1,7 @@
-"""What a session's features are: name, unit, formula. Every formula runs over all sessions of a batch at once.
+"""What a session's features are: name, unit, formula. Each formula runs over all sessions of a batch at once.
 
-Signatures of the faults: research of mean-difference models and voltage spread (Zheng et al. 2013, J. Power Sources
-223:136), capacity by Ah per state of charge, resistance at current steps; the RC pair and thermal mass of `physics.py`.
+Signatures of the faults: mean-difference models and voltage spread (Zheng et al. 2013, J. Power Sources 223:136),
+capacity by Ah per state of charge, resistance at current steps, the thermal mass of `physics.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUIET_A = 2.0
 LOW_SOC_PCT, HIGH_SOC_PCT = 30.0, 75.0
 """Ends of charge, where cells of unlike capacity part."""
 SPECIFIC_HEAT_J_PER_K, MASS_KG, COOLING_W_PER_K = 900.0, 1.2, 55.0
-"""Nominal thermal figures of a cell and a pack (see `physics.py`): for the heat that current doesn't explain."""
+"""Nominal thermal figures of a cell and a pack (`physics.py`): for heat that current doesn't explain."""
 NOMINAL_OHM, ACTIVATION_K, REFERENCE_K = 0.0018, 2400.0, 298.15
 MIN_STD_V, MIN_STD_A, MIN_STD_SOC_PCT = 0.01, 3.0, 1.5
 """Less variation than this gives no slope."""
@@ -40,9 +40,10 @@ class Batch:
 
 
 def cells_in_series(columns: dict[str, Floats], sessions: Segments, vehicle: Ints) -> Floats:
-    """Return per session the vehicle's cell count: the slope of pack over mean cell voltage, over all its sessions.
+    """Return per session the vehicle's cell count: the slope of pack over mean cell voltage.
 
-    A slope, because a pack sensor's bias would shift the ratio by a cell. `vehicle` numbers each session's vehicle.
+    Over all of a vehicle's sessions; a slope, because a pack sensor's bias would shift the ratio by a cell.
+    `vehicle` numbers each session's vehicle.
     """
     pack, cell = columns["pack_voltage_v"], columns["cell_voltage_mean_v"]
     missing = np.isnan(pack) | np.isnan(cell)
@@ -284,4 +285,3 @@ FEATURE_UNITS: dict[str, str] = {
 }
 FEATURES = tuple(FEATURE_UNITS)
 """Names of the features, in the order of the model's columns."""
-

@@ -1,6 +1,6 @@
-"""Statistics of many sessions at once: each function takes columns over all rows and returns one value a session.
+"""Statistics of many sessions at once: columns over all rows in, one value a session out.
 
-Rows of a session are consecutive. A value that is not a number is left out; NaN is returned where none is left.
+Rows of a session are consecutive. A value that is not a number is left out; NaN where none is left.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Fit the fault classifier: a choice among a few models by cross-validation over vehicles, then calibration."""
+"""Fit the fault classifier: choose among a few models by cross-validation over vehicles, then calibrate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from sklearn.base import ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
@@ -18,6 +19,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from ev_ml.errors import DataError
 from ev_ml.features import FEATURES
@@ -53,6 +55,15 @@ class FaultModel:
         """Return the most probable class of each row."""
         return np.asarray(self.classes)[self.predict_proba(frame).argmax(axis=1)]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a set is pickled in the order of its hashes, which differs from process to process
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _restore, ({**values, "training_vehicles": sorted(self.training_vehicles)},)
+
+
+def _restore(values: dict[str, Any]) -> FaultModel:
+    return FaultModel(**{**values, "training_vehicles": frozenset(values["training_vehicles"])})
+
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
@@ -74,10 +85,17 @@ def candidates(seed: int) -> dict[str, Pipeline]:
     impute = {"strategy": "median", "keep_empty_features": True}
     return {
         "hist_gradient_boosting": make_pipeline(
-            SimpleImputer(**impute), HistGradientBoostingClassifier(max_iter=80, random_state=seed)
+            SimpleImputer(**impute),
+            HistGradientBoostingClassifier(
+                max_iter=80,
+                max_leaf_nodes=16,
+                l2_regularization=5.0,
+                early_stopping=False,
+                random_state=seed,
+            ),
         ),
         "extra_trees": make_pipeline(
-            SimpleImputer(**impute), ExtraTreesClassifier(150, min_samples_leaf=2, random_state=seed, n_jobs=2)
+            SimpleImputer(**impute), ExtraTreesClassifier(150, min_samples_leaf=2, random_state=seed)
         ),
         "logistic_regression": make_pipeline(
             SimpleImputer(**impute), StandardScaler(), LogisticRegression(C=0.1, max_iter=500)
@@ -100,35 +118,54 @@ def train(features: Path, model: Path, *, seed: int = 0) -> TrainReport:
 
 def load_features(path: Path) -> pd.DataFrame:
     """Return a labelled feature frame. DataError when it cannot be learnt from."""
-    frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path.name} is not a readable Parquet file: {error}") from error
+    if missing := [name for name in ("vehicle_id", LABEL, *FEATURES) if name not in frame]:
+        raise DataError(f"{path.name} lacks {', '.join(missing)}", hint="generate the features again")
     frame = frame[frame[LABEL].notna()].reset_index(drop=True)
     if frame.empty:
         raise DataError("no session has a label", hint=f"training needs the column {LABEL}")
     if frame[LABEL].nunique() < 2:
         raise DataError(
-            f"all {len(frame):,} sessions have the label {frame[LABEL].iloc[0]!r}", hint="one class cannot be learnt"
+            f"all {len(frame):,} sessions have the label {frame[LABEL].iloc[0]!r}",
+            hint="one class cannot be learnt",
         )
     return frame
 
 
 def fit(frame: pd.DataFrame, *, seed: int = 0) -> FaultModel:
     """Choose, fit and calibrate on every row of a labelled feature frame; deterministic for a seed."""
+    # whatever order the sessions came in
+    frame = frame.sort_values(["vehicle_id", "session_id"], ignore_index=True)
     groups, target = frame["vehicle_id"], frame[LABEL]
     if groups.nunique() < MIN_VEHICLES:
         raise DataError(f"{groups.nunique()} vehicle(s) to train on, at least {MIN_VEHICLES} are needed")
     if target.nunique() < 2:
         raise DataError("the vehicles to train on show one class only", hint="bring vehicles with faults")
+    _check_spread(groups, target)
     rows = frame[list(FEATURES)]
     folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(rows, target, groups))
     models = candidates(seed)
-    scores = {}
-    for name, candidate in models.items():
-        guess = cross_val_predict(candidate, rows, target, cv=folds)
-        scores[name] = float(f1_score(target, guess, average="macro"))
-    chosen = max(scores, key=lambda name: scores[name])
-    calibrated: ClassifierMixin = CalibratedClassifierCV(models[chosen], method="sigmoid", cv=folds, ensemble=False)
-    out_of_fold = cross_val_predict(models[chosen], rows, target, cv=folds, method="predict_proba")
-    calibrated.fit(rows, target)
+    names = np.unique(target)
+    scores, guesses = {}, {}
+    # OpenMP's threads wait for each other by spinning: on a shared machine two are many times slower than one
+    with threadpool_limits(1):
+        for name, candidate in models.items():
+            guess = cross_val_predict(candidate, rows, target, cv=folds, method="predict_proba")
+            guesses[name] = guess
+            scores[name] = float(f1_score(target, names[guess.argmax(axis=1)], average="macro"))
+        chosen = max(scores, key=lambda name: scores[name])
+        calibrated: ClassifierMixin = CalibratedClassifierCV(
+            models[chosen], method="temperature", cv=folds, ensemble=False
+        )
+        calibrated.fit(rows, target.to_numpy())
+    # what temperature scaling (Guo et al. 2017) does to a probability, done to those the thresholds come from
+    beta = float(calibrated.calibrated_classifiers_[0].calibrators[0].beta_)
+    out_of_fold = np.clip(guesses[chosen], 1e-12, 1.0) ** beta
+    out_of_fold /= out_of_fold.sum(axis=1, keepdims=True)
+    _clear_padding(calibrated)
     classes = tuple(str(name) for name in calibrated.classes_)
     return FaultModel(
         estimator=calibrated,
@@ -139,6 +176,26 @@ def fit(frame: pd.DataFrame, *, seed: int = 0) -> FaultModel:
         candidates=scores,
         chosen=chosen,
     )
+
+
+def _check_spread(groups: pd.Series, target: pd.Series) -> None:
+    for name, count in groups.groupby(target).nunique().items():
+        if count < FOLDS:
+            raise DataError(
+                f"class {name!r} has {count} vehicle(s) to train on, at least {FOLDS} are needed",
+                hint="bring more vehicles with this fault, or leave it out",
+            )
+
+
+def _clear_padding(calibrated: Any) -> None:
+    """Zero the unused bytes in trees' nodes: they hold whatever was in memory, and would change the digest."""
+    for inner in calibrated.calibrated_classifiers_:
+        for tree in getattr(inner.estimator[-1], "estimators_", ()):
+            state = tree.tree_.__getstate__()
+            nodes = np.zeros(state["nodes"].shape, state["nodes"].dtype)
+            for name in nodes.dtype.names:
+                nodes[name] = state["nodes"][name]
+            tree.tree_.__setstate__({**state, "nodes": nodes})
 
 
 def _thresholds(probability: np.ndarray, target: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:

@@ -130,8 +130,8 @@ class PipelineSettings(Settings):
     """By task name; `__default__` is for tasks not named."""
     secrets: tuple[SecretMount, ...] = ()
     gates: GateSettings = Field(default_factory=GateSettings)
-    deploy: Literal["auto", "manual"] = "auto"
-    """`manual`: register, don't deploy."""
+    deploy: Literal["manual"] = "manual"
+    """`manual`: register, do not deploy; serving is not part of the pipeline yet."""
     accuracy_threshold: Annotated[float, Field(ge=0, le=1)] = 0.90
     data: DataSettings = Field(default_factory=DataSettings)
     store: str = ""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evctl.backends.metadata.values import Execution, RunMetadata
+from evctl.backends.metadata.values import Execution, RunMetadata, latest
 
 DEFAULT_HOST = "metadata-grpc-service.kubeflow:8080"
 DEFAULT_API = "http://ml-pipeline.kubeflow:8888"
@@ -73,6 +73,7 @@ def outcome_of(
 
 def judge(executions: Sequence[Execution], *, exit_task: str, register_task: str) -> Outcome | None:
     """Return what ML Metadata alone proves of an ended run; None where a task vanished without a word."""
+    executions = latest(executions)
     tasks = [e for e in executions if not e.is_dag and e.task != exit_task]
     failed = [e for e in tasks if e.state == "FAILED"]
     if failed:
@@ -102,9 +103,11 @@ def _refused(gate: Execution) -> Outcome:
 
 def _unfinished(executions: Sequence[Execution], exit_task: str, terminating: bool | None) -> Outcome:
     """A task that neither ended nor failed: its pod was killed. By whom only the API knows."""
-    left = [e for e in executions if not e.is_dag and e.task != exit_task and e.state not in GOOD]
-    name = _shown(left[0].task) if left else None
-    who = name or "the run"
+    left = [e for e in latest(executions) if not e.is_dag and e.task != exit_task and e.state not in GOOD]
+    if not left:
+        name = _shown(REGISTER_TASK)
+        return Outcome("failed", name, f"{name} never ran, and no gate refused")
+    name = who = _shown(left[0].task)
     if terminating is False:
         return Outcome("failed", name, f"{who} was stopped before it could report (memory, deadline or node)")
     return Outcome("cancelled", name, f"{who} was stopped before it could report")

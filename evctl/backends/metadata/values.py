@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -145,6 +145,12 @@ def link(message: Any) -> Link:
         name=keys[0] if keys else "",
         output=proto.EVENT_TYPES[message.type] in ("OUTPUT", "DECLARED_OUTPUT", "INTERNAL_OUTPUT"),
     )
+
+
+def latest(executions: Iterable[Execution]) -> tuple[Execution, ...]:
+    """Return the newest execution of each task: a retry may have made another one."""
+    newest = {(e.parent, e.task, e.iteration): e for e in sorted(executions, key=lambda e: e.id)}
+    return tuple(sorted(newest.values(), key=lambda e: e.id))
 
 
 def _integer(value: Any) -> int | None:

@@ -1,0 +1,138 @@
+"""Why a pod cannot start, or how it died, from the pod and its events. Pure; pods are Kubernetes JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from evctl.backends.kubeflow.nodes import moment
+from evctl.errors import trim
+
+NODE_NAME = "workflows.argoproj.io/node-name"
+RUN_LABEL = "pipeline/runid"
+_INDEX = re.compile(r"\(.*?\)$")
+_BAD_WAITS = {
+    "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+    "CreateContainerError", "RunContainerError", "CrashLoopBackOff",
+}  # fmt: skip
+_BAD_EVENTS = {
+    "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedScheduling", "FailedMapVolume",
+    "FailedCreate", "NetworkNotReady",
+}  # fmt: skip
+_LOG_NOISE = re.compile(
+    r"""^([IWEF]\d{4}\s|time="?\d{4}|\[KFP\ Executor|\s*$|\d{4}/\d\d/\d\d\s|
+    \[notice\]|WARNING:\ Running\ pip|exit\ status\ \d+$)""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a run and what is wrong with it, if anything."""
+
+    name: str
+    namespace: str
+    task: str
+    """KFP's task name, from Argo's node name."""
+    driver: bool
+    phase: str
+    created_at: datetime | None
+    blocked: str | None = None
+    blocked_since: datetime | None = None
+    death: str | None = None
+    """Why it failed, where Kubernetes knows better than the log (memory, deadline, eviction)."""
+    exit_code: int | None = None
+    running: bool = False
+
+
+def read(items: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]] = ()) -> tuple[Pod, ...]:
+    """Return the run's pods, oldest first. Events may be Kubernetes' or `{reason, message, object}`."""
+    by_pod: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        target = (event.get("involvedObject") or event.get("regarding") or {}).get("name") or event.get("object")
+        by_pod.setdefault(str(target), []).append(event)
+    pods = [_pod(item, by_pod.get(item["metadata"]["name"], [])) for item in items]
+    return tuple(sorted(pods, key=lambda pod: (str(pod.created_at), pod.name)))
+
+
+def _pod(item: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Pod:
+    meta, status = item["metadata"], item.get("status") or {}
+    phase = status.get("phase") or "Unknown"
+    created = moment(meta.get("creationTimestamp"))
+    task, driver = _task_of((meta.get("annotations") or {}).get(NODE_NAME) or "")
+    blocked, since = _blocked(status, events, created) if phase == "Pending" else (None, None)
+    exit_code, death = _death(status) if phase == "Failed" else (None, None)
+    main = [c for c in status.get("containerStatuses") or () if c.get("name") == "main"]
+    return Pod(
+        name=meta["name"],
+        namespace=meta.get("namespace") or "",
+        task=task,
+        driver=driver,
+        phase=phase,
+        created_at=created,
+        blocked=blocked,
+        blocked_since=since,
+        death=death,
+        exit_code=exit_code,
+        running=any("running" in (c.get("state") or {}) for c in main),
+    )
+
+
+def _task_of(node_name: str) -> tuple[str, bool]:
+    """`wf(0).root(0).exit-handler-1(0).train(0).executor(0)` is train's own pod, `....train-driver(0)` its driver's."""
+    parts = [_INDEX.sub("", part) for part in node_name.split(".")]
+    if not parts[-1]:
+        return "", False
+    if parts[-1] == "executor" and len(parts) > 1:
+        return parts[-2], False
+    last = parts[-1]
+    return (last.removesuffix("-driver"), True) if last.endswith("-driver") else (last, False)
+
+
+def _blocked(
+    status: Mapping[str, Any], events: Sequence[Mapping[str, Any]], created: datetime | None
+) -> tuple[str | None, datetime | None]:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            since = moment(condition.get("lastTransitionTime")) or created
+            return _said(condition.get("reason") or "Unschedulable", condition.get("message")), since
+    waits = list(status.get("initContainerStatuses") or ()) + list(status.get("containerStatuses") or ())
+    for container in waits:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _BAD_WAITS:
+            return _said(waiting["reason"], waiting.get("message")), created
+    bad = [event for event in events if event.get("reason") in _BAD_EVENTS]
+    if bad:
+        last = bad[-1]
+        since = moment(last.get("firstTimestamp") or last.get("eventTime")) or created
+        return _said(last["reason"], last.get("message")), since
+    return None, None
+
+
+def _said(reason: str, message: str | None) -> str:
+    return trim(f"{reason}: {message}" if message else reason)
+
+
+def _death(status: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    ended = {
+        c.get("name"): (c.get("state") or {}).get("terminated")
+        for c in list(status.get("initContainerStatuses") or ()) + list(status.get("containerStatuses") or ())
+    }
+    main = ended.get("main") or {}
+    code = main.get("exitCode")
+    if any((state or {}).get("reason") == "OOMKilled" for state in ended.values()):
+        return code, "killed for memory (OOMKilled): raise the step's memory in the profile"
+    if status.get("reason") == "DeadlineExceeded":
+        return code, "deadline: it ran longer than its timeout (timeout_s of the step in the profile)"
+    if status.get("reason"):
+        return code, _said(status["reason"], status.get("message"))
+    return code, None
+
+
+def last_words(log: str) -> str | None:
+    """Return the line of a failed container's log that says why: the last one its launcher did not write."""
+    lines = [line.strip() for line in log.splitlines() if not _LOG_NOISE.match(line.strip())]
+    return trim(lines[-1]) if lines else None

@@ -1,0 +1,275 @@
+"""`Backend` over run folders: starts workers, reads their records. Never imports kfp."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evctl.backends.base import (
+    Artifact,
+    Experiment,
+    LogLine,
+    Outputs,
+    PipelineVersion,
+    Run,
+    RunQuery,
+    RunRequest,
+    RunState,
+    RunSummary,
+)
+from evctl.backends.kubeflow.spec import Node, tree
+from evctl.backends.local.folder import RunFolder, write_atomically
+from evctl.backends.local.reader import moment, to_run
+from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError
+from evctl.index import IndexEntry, RunIndex
+from evctl.profile import Profile
+from evctl.state import home
+
+
+class LocalBackend:
+    """Runs on this machine."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.home = home()
+
+    def submit(self, request: RunRequest) -> str:
+        """Make the run folder and start its worker, detached."""
+        run_id = secrets.token_hex(8)
+        folder = RunFolder(self.home / "runs" / run_id)
+        created = time.time()
+        try:
+            folder.path.mkdir(parents=True)
+            shutil.copyfile(request.package, folder.package)
+            document = {
+                "run_id": run_id,
+                "name": request.name,
+                "env": self.profile.name,
+                "parameters": dict(request.parameters),
+                "use_cache": request.use_cache,
+                "package_digest": request.package_digest,
+                "experiment": self.profile.experiment,
+                "created_at": created,
+            }
+            write_atomically(folder.path / "request.json", json.dumps(document, indent=1))
+            blank = {key: document[key] for key in ("run_id", "name", "env", "parameters", "created_at")}
+            write_atomically(folder.record_file, json.dumps({**blank, "state": "PENDING", "tasks": {}, "model": None}))
+        except OSError as error:
+            raise UnavailableError(
+                f"the run folder {folder.path} cannot be written: {error.strerror or error}",
+                hint="is EVCTL_HOME writable, and the disk not full?",
+            ) from error
+        RunIndex(self.home).add(IndexEntry(run_id, self.profile.name, "local", request.name, created))
+        self._start(folder)
+        return run_id
+
+    def _start(self, folder: RunFolder) -> None:
+        try:
+            lock = folder.lock()
+        except BlockingIOError as error:
+            raise ConflictError(f"run {folder.run_id[:8]} is still running", hint=f"evctl status {folder.run_id[:8]}") from error
+        env = {key: value for key, value in os.environ.items() if key != "EVCTL_RUN_RECORD"}
+        with lock, (folder.path / "worker.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "evctl.backends.local.worker", str(folder.path), str(lock.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+                cwd=folder.path,
+                env={**env, "EVCTL_HOME": str(self.home)},
+            )
+
+    def get(self, run_id: str) -> Run:
+        """Return the run as its record says; a dead worker's run has failed."""
+        folder = self._folder(run_id)
+        # asked before the record is read: a worker that ends in between has written its last word
+        alive = folder.alive()
+        run = to_run(folder.record(), _nodes(str(folder.package)), alive=alive)
+        if run.finished:
+            RunIndex(self.home).update(run_id, state=run.state.value, registered=run.model is not None)
+        return run
+
+    def list(self, query: RunQuery) -> Sequence[RunSummary]:
+        """Return this environment's runs, newest first."""
+        oldest = time.time() - query.since.total_seconds() if query.since else 0.0
+        found: list[RunSummary] = []
+        for entry in RunIndex(self.home).all(self.profile.name):
+            if len(found) >= query.limit or entry.created_at < oldest:
+                break
+            if not (self.home / "runs" / entry.run_id).is_dir():
+                continue
+            run = self.get(entry.run_id)
+            if not query.states or run.state in query.states:
+                found.append(
+                    RunSummary(
+                        run.run_id, run.name, run.env, run.state, run.created_at, run.finished_at,
+                        str(run.parameters.get("data_version", "")), self.profile.experiment, run.gate.accuracy,
+                        run.model.version if run.model else None,
+                    )  # fmt: skip
+                )
+        return found
+
+    def outputs(self, run_id: str) -> Outputs:
+        """Return what the tasks gave out; a cached task's artifacts are in the older run's folder."""
+        parameters: dict[str, Any] = {}
+        artifacts: list[Artifact] = []
+        folder = self._folder(run_id)
+        recorded = folder.record()["tasks"]
+        for task in _task_names(_nodes(str(folder.package))):
+            for key, value in (recorded.get(task, {}).get("outputs") or {}).items():
+                if isinstance(value, dict) and value.get("__kfp_artifact__"):
+                    artifacts.append(_artifact(task, key, value))
+                else:
+                    parameters[f"{task}.{key}"] = value
+        return Outputs(run_id, parameters, tuple(artifacts))
+
+    def fetch(self, artifact: Artifact, target: Path) -> Path:
+        """Copy an artifact; its digest is compared after the copy."""
+        from evctl.backends.local.kfp_local import tree_digest
+
+        source = Path(artifact.path or artifact.uri)
+        if not source.exists():
+            raise NotFoundError(f"artifact {artifact.task}.{artifact.name} is no longer at {source}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, target)
+        if tree_digest([source]) != tree_digest([target]):
+            raise FailedError(f"the copy of {artifact.task}.{artifact.name} differs from the original")
+        return target
+
+    def logs(self, run_id: str, task: str | None, *, follow: bool = False, tail: int | None = None) -> Iterator[LogLine]:
+        """Yield log lines; with `follow` until the run, or the task, has ended."""
+        folder = self._folder(run_id)
+        names = [task] if task else _task_names(_nodes(str(folder.package)))
+        if task and task not in _task_names(_nodes(str(folder.package))):
+            raise NotFoundError(f"run {run_id[:8]} has no task {task}", hint=f"evctl status {run_id[:8]}")
+        for name in names:
+            lines = _follow(self, folder, name) if follow else _read_logs(folder, name)
+            kept = list(lines)[-tail:] if tail is not None and not follow else lines
+            yield from kept
+
+    def cancel(self, run_id: str) -> None:
+        """Ask the worker to end the run; the exit handler still runs."""
+        run = self.get(run_id)
+        if run.finished:
+            raise ConflictError(f"run {run_id[:8]} has ended already: {run.state.value}")
+        RunIndex(self.home).mark_cancel_requested(run_id)
+        self._folder(run_id).cancel_file.touch()
+
+    def retry(self, run_id: str) -> None:
+        """Start a worker on the same folder: what succeeded is kept."""
+        run = self.get(run_id)
+        if not run.finished:
+            raise ConflictError(f"run {run_id[:8]} is still running", hint=f"evctl cancel {run_id[:8]}")
+        if run.state is RunState.SUCCEEDED:
+            raise ConflictError(f"run {run_id[:8]} succeeded; there is nothing to retry", hint="evctl run")
+        folder = self._folder(run_id)
+        folder.cancel_file.unlink(missing_ok=True)
+        record = folder.record()
+        write_atomically(folder.record_file, json.dumps({**record, "state": "PENDING", "finished_at": None, "reason": None}))
+        self._start(folder)
+
+    def upload(self, package: Path, digest: str, *, description: str, set_default: bool) -> PipelineVersion:
+        """Keep the package under its digest in the state folder."""
+        target = self.home / "uploads" / f"{digest[:12]}.yaml"
+        known = target.exists()
+        if not known:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, package.read_text())
+        return _version(target, digest, unchanged=known, description=description)
+
+    def latest_version(self) -> tuple[PipelineVersion, Mapping[str, Any]] | None:
+        """Return the newest kept package."""
+        import yaml
+
+        kept = sorted((self.home / "uploads").glob("*.yaml"), key=lambda path: path.stat().st_mtime)
+        if not kept:
+            return None
+        return _version(kept[-1], kept[-1].stem), next(yaml.safe_load_all(kept[-1].read_text()))
+
+    def experiments(self) -> Sequence[Experiment]:
+        """Return the profile's experiment, if it has runs here."""
+        entries = RunIndex(self.home).all(self.profile.name)
+        if not entries:
+            return ()
+        return (Experiment(self.profile.experiment, self.profile.experiment, moment(entries[-1].created_at)),)
+
+    def _folder(self, run_id: str) -> RunFolder:
+        folder = RunFolder(self.home / "runs" / run_id)
+        if not folder.path.is_dir():
+            raise NotFoundError(f"no run {run_id} on this machine", hint="evctl runs")
+        return folder
+
+
+@cache
+def _nodes(package: str) -> tuple[Node, ...]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return tree(next(iter(yaml.load_all(Path(package).read_text(), loader))))  # noqa: S506 - a safe loader
+
+
+def _task_names(nodes: Sequence[Node]) -> list[str]:
+    names: list[str] = []
+    for node in nodes:
+        names += [node.name] if node.kind == "task" else _task_names(node.children)
+    return names
+
+
+def _artifact(task: str, name: str, value: Mapping[str, Any]) -> Artifact:
+    path = Path(str(value["uri"]).removeprefix("file://"))
+    size = None
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    elif path.exists():
+        size = path.stat().st_size
+    metadata = {key: each for key, each in value.get("metadata", {}).items() if key != "summary"}
+    return Artifact(task, name, value["schema_title"], str(value["uri"]), str(path) if size is not None else None, size, metadata)
+
+
+def _version(path: Path, digest: str, *, unchanged: bool = False, description: str = "") -> PipelineVersion:
+    created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return PipelineVersion("ev-battery-health-fault-pipeline", digest[:12], digest, created, unchanged, description)
+
+
+def _log_files(folder: RunFolder, task: str) -> list[tuple[int, Path]]:
+    found = [(int(path.suffixes[-2].lstrip(".")), path) for path in (folder.path / "logs").glob(f"{task}.*.log")]
+    return sorted(found)
+
+
+def _read_logs(folder: RunFolder, task: str) -> Iterator[LogLine]:
+    for attempt, path in _log_files(folder, task):
+        for line in path.read_text(errors="replace").splitlines():
+            yield LogLine(task, line, attempt)
+
+
+def _follow(backend: LocalBackend, folder: RunFolder, task: str) -> Iterator[LogLine]:
+    """Yield a task's lines as they come, waiting for its first attempt, until it has ended."""
+    seen: dict[int, int] = {}
+    while True:
+        run = backend.get(folder.run_id)
+        ended = run.finished or any(t.name == task and t.finished_at is not None for t in run.tasks)
+        for attempt, path in _log_files(folder, task):
+            whole = path.read_bytes()
+            fresh = whole[seen.get(attempt, 0) :]
+            complete = fresh if ended else fresh[: fresh.rfind(b"\n") + 1]
+            seen[attempt] = seen.get(attempt, 0) + len(complete)
+            for line in complete.decode(errors="replace").splitlines():
+                yield LogLine(task, line, attempt)
+        if ended:
+            return
+        time.sleep(0.3)

@@ -1,0 +1,164 @@
+"""kfp.local 2.17.0 with live states: the only place that replaces its private functions.
+
+`task_executor.execute_single_task` is wrapped (a task begins, is cached, ends) and
+`subprocess_task_handler.run_local_subprocess` is replaced (an attempt); and a condition over a named output, which kfp
+cannot resolve, is. `tests/local/test_kfp_contract.py` holds them
+to what kfp has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evctl.backends.local.recorder import Recorder
+from evctl.backends.local.steps import Step
+
+GOOD = {"SUCCEEDED", "CACHED"}
+
+
+class Tracker:
+    """What the two replaced functions do with a task. `current` is the task of this thread."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        run_id: str,
+        code_digest: str,
+        log: Callable[[str, int], Path],
+        limits: Mapping[str, Mapping[str, Any]],
+        step_env: Callable[[str], Mapping[str, str]],
+        exit_tasks: frozenset[str],
+        use_cache: bool,
+    ) -> None:
+        self.recorder, self.run_id, self.code_digest = recorder, run_id, code_digest
+        self.log, self.limits, self.step_env = log, limits, step_env
+        self.exit_tasks, self.use_cache = exit_tasks, use_cache
+        self.cancelled = threading.Event()
+        self.never = threading.Event()
+        self._here = threading.local()
+        self.kept = {
+            name: entry["outputs"]
+            for name, entry in recorder.document["tasks"].items()
+            if entry.get("state") in GOOD and "outputs" in entry
+        }
+        """Outputs of tasks that a retry keeps."""
+
+    def install(self) -> None:
+        """Replace the two functions in this process."""
+        from kfp.local import subprocess_task_handler
+        from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
+
+        original = task_executor.execute_single_task
+        evaluator = enhanced_dag_orchestrator.ConditionEvaluator
+        resolve = evaluator._resolve_pipeline_channel
+
+        def execute_single_task(**call: Any) -> Any:
+            return self.execute(original, call)
+
+        task_executor.execute_single_task = execute_single_task
+        subprocess_task_handler.run_local_subprocess = self.run_attempt
+        evaluator._resolve_pipeline_channel = staticmethod(
+            lambda reference, store: named_output(reference, store, resolve)
+        )
+
+    def execute(self, original: Callable[..., Any], call: dict[str, Any]) -> Any:
+        """Run one task by kfp's own function, recording what becomes of it."""
+        from kfp.local import status
+        from kfp.local.cache import LocalCache
+
+        name = call["task_name"].replace("-", "_")
+        if name in self.kept and name not in self.exit_tasks:
+            return LocalCache._deserialize_outputs(self.kept[name]), status.Status.SUCCESS
+        if self.cancelled.is_set() and name not in self.exit_tasks:
+            self.recorder.task(name, state="CANCELED", reason="the run was cancelled")
+            return {}, status.Status.FAILURE
+        spec = call["task_spec"].__class__()
+        spec.CopyFrom(call["task_spec"])
+        if not self.use_cache:
+            spec.caching_options.enable_cache = False
+        if spec.caching_options.enable_cache:
+            spec.caching_options.cache_key = self._cache_key(call)
+        self._here.task, self._here.failed = name, None
+        self.recorder.begin(name)
+        outputs, outcome = original(**{**call, "task_spec": spec, "unique_pipeline_id": self.run_id})
+        if outcome == status.Status.SUCCESS:
+            cached = self.recorder.attempts(name) == 0
+            self.recorder.end(name, "CACHED" if cached else "SUCCEEDED", outputs=LocalCache._serialize_outputs(outputs))
+        else:
+            stopped = self.cancelled.is_set() and name not in self.exit_tasks
+            reason = "the run was cancelled" if stopped else self._here.failed or "no output was written"
+            self.recorder.end(name, "CANCELED" if stopped else "FAILED", reason=reason)
+        return outputs, outcome
+
+    def run_attempt(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        """Run one attempt in a process of its own; kfp calls this in place of its own function."""
+        name = self._here.task
+        ends = self.never if name in self.exit_tasks else self.cancelled
+        if ends.is_set():
+            return 1
+        env = {**(env_vars or {}), **self.step_env(name)}
+        number = self.recorder.attempt(name)
+        deadline = self.limits.get(name, {}).get("timeout_s")
+        step = Step(full_command, env, self.log(name, number), deadline)
+        code = step.wait(ends)
+        self._here.failed = step.reason(code) if code else None
+        if code and not ends.is_set():
+            self.recorder.task(name, reason=f"attempt {number}: {self._here.failed}")
+        return code
+
+    def _cache_key(self, call: Mapping[str, Any]) -> str:
+        """Key a task on what kfp's key leaves out: the code that is installed and the content of its inputs."""
+        from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
+
+        component = call["components"][call["task_spec"].component_ref.name]
+        container = call["executors"][component.executor_label].container
+        arguments = OrchestratorUtils.make_task_arguments(
+            task_inputs_spec=call["task_spec"].inputs, io_store=call["io_store"]
+        )
+        stated = {
+            "code": self.code_digest,
+            "command": [*container.command, *container.args],
+            "env": {variable.name: variable.value for variable in container.env},
+            "arguments": {key: _content(value) for key, value in sorted(arguments.items())},
+        }
+        return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def named_output(reference: str, store: Any, resolve: Callable[[str, Any], Any]) -> Any:
+    """Resolve a condition's `task-output` channel; kfp.local knows only outputs that are called `Output`."""
+    bare = reference.removeprefix("pipelinechannel--")
+    for at in range(len(bare) - 1, 0, -1):
+        if bare[at] == "-":
+            try:
+                return store.get_task_output(bare[:at], bare[at + 1 :])
+            except (KeyError, ValueError):
+                continue
+    return resolve(reference, store)
+
+
+def _content(value: Any) -> Any:
+    path = getattr(value, "path", None)
+    if path is None:
+        return [_content(item) for item in value] if isinstance(value, list) else value
+    return tree_digest([Path(path)]) if Path(path).exists() else getattr(value, "uri", None)
+
+
+def tree_digest(roots: list[Path]) -> str:
+    """Return the sha256 over the files below some roots: their names and contents; compiled Python is left out."""
+    total = hashlib.sha256()
+    for root in roots:
+        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+        for file in files:
+            if "__pycache__" in file.parts:
+                continue
+            total.update(os.fsencode(file.relative_to(root)) + b"\0")
+            with file.open("rb") as handle:
+                total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()

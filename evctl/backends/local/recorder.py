@@ -1,0 +1,71 @@
+"""The worker's record of a run: every change is on disk before the run goes on."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from evctl.backends.local.folder import RunFolder, write_atomically
+
+REGISTER, EVALUATE = "register_fault_model", "evaluate_fault_model"
+
+
+class Recorder:
+    """Writes `record.json`. Threads of parallel tasks share one."""
+
+    def __init__(self, folder: RunFolder, document: dict[str, Any]) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self.document = document
+        self._save()
+
+    def set(self, **fields: Any) -> None:
+        """Change fields of the run."""
+        with self._lock:
+            self.document.update(fields)
+            self._save()
+
+    def task(self, name: str, **fields: Any) -> None:
+        """Change fields of a task."""
+        with self._lock:
+            self.document["tasks"].setdefault(name, {"attempts": 0}).update(fields)
+            self._save()
+
+    def begin(self, name: str) -> None:
+        """A task begins."""
+        self.task(name, state="RUNNING", started_at=time.time(), finished_at=None, reason=None, attempts=0)
+
+    def attempt(self, name: str) -> int:
+        """A process of a task begins; returns which attempt it is, from 1."""
+        with self._lock:
+            entry = self.document["tasks"].setdefault(name, {"attempts": 0})
+            entry["attempts"] += 1
+            self._save()
+            return int(entry["attempts"])
+
+    def attempts(self, name: str) -> int:
+        """Return how many processes a task has had."""
+        with self._lock:
+            return int(self.document["tasks"].get(name, {}).get("attempts", 0))
+
+    def end(self, name: str, state: str, *, reason: str | None = None, outputs: Mapping[str, Any] | None = None) -> None:
+        """A task ends; outputs are kfp's cache serialisation of them."""
+        with self._lock:
+            entry = self.document["tasks"].setdefault(name, {"attempts": 0})
+            entry.update(state=state, finished_at=time.time(), reason=reason)
+            if outputs is not None:
+                entry["outputs"] = dict(outputs)
+            self._note(name, outputs or {})
+            self._save()
+
+    def _note(self, name: str, outputs: Mapping[str, Any]) -> None:
+        if name == EVALUATE and isinstance(outputs.get("accuracy"), int | float):
+            self.document["accuracy"] = outputs["accuracy"]
+        if name == REGISTER and outputs.get("model_uri"):
+            self.document["model"] = {"version": outputs["model_version"], "uri": outputs["model_uri"]}
+
+    def _save(self) -> None:
+        write_atomically(self._folder.record_file, json.dumps(self.document))

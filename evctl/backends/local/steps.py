@@ -1,0 +1,92 @@
+"""One attempt of a step: a process of its own, its log, its limits, and its end when the worker ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PREFIX = re.compile(r"_KFP_RUNTIME=true (\S+) -m")
+GRACE_S = 5.0
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def as_one_process(command: Sequence[str]) -> list[str]:
+    """Let the shell become the step: a signal on the worker's death reaches a child, not a grandchild."""
+    script = _PREFIX.sub(r"export _KFP_RUNTIME=true; exec \1 -m", command[2]) if len(command) > 2 else ""
+    return [*command[:2], script, *command[3:]] if script else list(command)
+
+
+class Step:
+    """A running attempt.
+
+    Args:
+        timeout_s: seconds it may take, as a pod's activeDeadlineSeconds.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: float | None) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._timeout_s = timeout_s
+        self.timed_out = False
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                as_one_process(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def wait(self, cancelled: threading.Event) -> int:
+        """Wait for its end; end it at its timeout or when the run is cancelled. Returns the exit status."""
+        deadline = time.monotonic() + self._timeout_s if self._timeout_s else None
+        while True:
+            try:
+                return self._process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                pass
+            if deadline is not None and time.monotonic() > deadline:
+                self.timed_out = True
+                self._end()
+            elif cancelled.is_set():
+                self._end()
+
+    def _end(self) -> None:
+        for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+            try:
+                os.killpg(self._process.pid, number)
+                self._process.wait(patience)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+            break
+
+    def reason(self, status: int) -> str:
+        """Say in one line why it failed: its last words, or the signal that ended it."""
+        if self.timed_out:
+            return f"took longer than its timeout of {self._timeout_s:g} s"
+        if status < 0:
+            return f"killed by {signal.Signals(-status).name}"
+        return last_words(self._log) or f"exit status {status}"
+
+
+def last_words(log: Path) -> str | None:
+    """Return the last line of a log that says something, at most 300 characters."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    telling = [line for line in lines if line and not set(line) <= set("-=~^ ")]
+    return telling[-1][:300] if telling else None

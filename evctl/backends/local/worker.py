@@ -1,0 +1,173 @@
+"""The process that runs one pipeline: started by `submit`, detached, alone in its run folder.
+
+    python -m evctl.backends.local.worker RUN_FOLDER LOCK_FD
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evctl.backends.kubeflow.spec import Node, tree
+from evctl.backends.local.folder import RunFolder, write_atomically
+from evctl.backends.local.kfp_local import Tracker, tree_digest
+from evctl.backends.local.recorder import Recorder
+from evctl.index import RunIndex
+
+POLL_S = 0.1
+
+
+def main(folder: RunFolder) -> None:
+    """Run the pipeline of a run folder to its end."""
+    import yaml
+
+    request = folder.request()
+    documents = list(yaml.safe_load_all(folder.package.read_text()))
+    nodes = tree(documents[0])
+    recorder = Recorder(folder, _document(folder, request))
+    recorder.set(state="RUNNING", finished_at=None, reason=None, cancel_requested=False)
+    secrets = Path(tempfile.mkdtemp(dir=folder.path, prefix="secrets-"))
+    mounts = _mounts(documents)
+    home = folder.path.parent.parent
+
+    def step_env(task: str) -> dict[str, str]:
+        env = {"TMPDIR": str(folder.path / "tmp"), "EVCTL_HOME": str(home)}
+        if task in mounts:
+            env["EV_SECRETS_DIR"] = os.environ.get("EV_SECRETS_DIR") or str(
+                _secret_folder(home, mounts[task]["secrets"], secrets)
+            )
+        if task in exits:
+            write_atomically(folder.path / "outcome.json", json.dumps(_outcome(recorder.document, nodes)))
+            env["EVCTL_RUN_RECORD"] = str(folder.path / "outcome.json")
+        return env
+
+    exits = frozenset(node.name for node in nodes if node.always_runs)
+    tracker = Tracker(
+        recorder,
+        run_id=folder.run_id,
+        code_digest=_code_digest(),
+        log=folder.log,
+        limits=mounts,
+        step_env=step_env,
+        exit_tasks=exits,
+        use_cache=bool(request["use_cache"]),
+    )
+    (folder.path / "tmp").mkdir(exist_ok=True)
+    threading.Thread(target=_watch_for_cancel, args=(folder, tracker, recorder), daemon=True).start()
+    try:
+        _run(folder, request, tracker, home)
+        _finish(recorder, None)
+    except BaseException as error:
+        traceback.print_exc()
+        _finish(recorder, f"the worker failed: {error}")
+    finally:
+        shutil.rmtree(secrets, ignore_errors=True)
+        shutil.rmtree(folder.path / "tmp", ignore_errors=True)
+    final = recorder.document
+    RunIndex(home).update(folder.run_id, state=final["state"], registered=final.get("model") is not None)
+
+
+def _document(folder: RunFolder, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record to go on with: the earlier one on a retry."""
+    if folder.record_file.exists():
+        return folder.record()
+    kept = ("run_id", "name", "env", "parameters", "created_at")
+    return {**{key: request[key] for key in kept}, "state": "PENDING", "tasks": {}, "model": None}
+
+
+def _run(folder: RunFolder, request: Mapping[str, Any], tracker: Tracker, home: Path) -> None:
+    from kfp import components, local
+    from kfp.local import pipeline_orchestrator
+
+    logging.getLogger().setLevel(logging.WARNING)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder.artifacts),
+        raise_on_error=False,
+        enable_caching=True,
+        cache_root=str(home / "cache"),
+    )
+    tracker.install()
+    pipeline = components.load_component_from_file(str(folder.package))
+    pipeline_orchestrator.run_local_pipeline(pipeline.pipeline_spec, dict(request["parameters"]))
+
+
+def _finish(recorder: Recorder, reason: str | None) -> None:
+    """Judge the run by its tasks: cancelled when it was asked for, failed when one failed."""
+    document = recorder.document
+    failed = [name for name, entry in document["tasks"].items() if entry["state"] == "FAILED"]
+    if failed and reason is None:
+        reason = f"{failed[0]}: {document['tasks'][failed[0]].get('reason')}"
+    state = "FAILED" if reason else "SUCCEEDED"
+    if document.get("cancel_requested"):
+        state, reason = "CANCELED", "cancelled on request"
+    recorder.set(state=state, reason=reason, finished_at=time.time())
+
+
+def _watch_for_cancel(folder: RunFolder, tracker: Tracker, recorder: Recorder) -> None:
+    while not folder.cancel_file.exists():
+        time.sleep(POLL_S)
+    recorder.set(cancel_requested=True)
+    tracker.cancelled.set()
+
+
+def _mounts(documents: list[Any]) -> dict[str, dict[str, Any]]:
+    """Return timeout and secrets by task, from the platform spec, which kfp.local does not read."""
+    platform = documents[1] if len(documents) > 1 else {}
+    executors = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    found: dict[str, dict[str, Any]] = {}
+    for label, config in executors.items():
+        task = label.removeprefix("exec-").replace("-", "_")
+        entry: dict[str, Any] = {}
+        if config.get("activeDeadlineSeconds"):
+            entry["timeout_s"] = float(config["activeDeadlineSeconds"])
+        entry["secrets"] = [mount["secretName"] for mount in config.get("secretAsVolume", ())]
+        found[task] = entry
+    return found
+
+
+def _secret_folder(home: Path, names: list[str], target: Path) -> Path:
+    """Copy the secrets' files for a task, readable by this user alone; removed when the run ends."""
+    target.chmod(0o700)
+    for name in names:
+        source = home / "secrets" / name
+        for file in sorted(source.iterdir()) if source.is_dir() else ():
+            copy = target / file.name
+            copy.touch(mode=0o600)
+            copy.write_bytes(file.read_bytes())
+    return target
+
+
+def _code_digest() -> str:
+    """Return the digest of the code the steps import."""
+    import ev_ml
+    import ev_pipeline
+
+    from evctl import notify, rollout
+
+    roots = [Path(str(module.__file__)).parent for module in (ev_ml, ev_pipeline, rollout)]
+    return tree_digest([*roots, Path(str(notify.__file__))])
+
+
+def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, Any]:
+    """Return the run's record as its exit handler is told it: what the tasks did so far."""
+    from evctl.backends.local.reader import to_run
+    from evctl.documents import run_document
+
+    told = run_document(to_run(document, nodes, alive=True))
+    return {**told, "cancel_requested": document.get("cancel_requested", False)}
+
+
+if __name__ == "__main__":
+    # the lock's descriptor is inherited and only has to stay open
+    main(RunFolder(Path(sys.argv[1])))

@@ -1,0 +1,27 @@
+"""The record of a run as its exit handler on a cluster can know it: what `evctl.notify.notify_run` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evctl.backends.metadata.outcome import outcome_of
+from evctl.errors import EvctlError
+
+STATES = {"registered": "SUCCEEDED", "refused": "SUCCEEDED", "failed": "FAILED", "cancelled": "CANCELED"}
+
+
+def record_of(run_id: str, environment: str) -> dict[str, Any]:
+    """Return the run's record by id; when ML Metadata cannot be asked, one that says so. Never raises."""
+    record: dict[str, Any] = {"run_id": run_id, "env": environment, "tasks": []}
+    try:
+        outcome = outcome_of(run_id)
+    except EvctlError as error:
+        return {**record, "state": "FAILED", "reason": f"how it ended could not be looked up: {error.message}"}
+    record["state"] = STATES[outcome.state]
+    if outcome.state == "failed":
+        record["tasks"] = [{"name": outcome.task or "", "state": "FAILED", "reason": outcome.reason}]
+    if outcome.state == "refused":
+        record["gate"] = {"decision": "refused", "reasons": [outcome.reason]}
+    if outcome.state == "registered":
+        record["model"] = {"version": "registered"}
+    return record

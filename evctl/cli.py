@@ -1,0 +1,161 @@
+"""The app: a table of verbs in the order of the flow, loaded one at a time, and the one error boundary.
+
+`evctl --help` prints the table and imports nothing; a verb imports its own module only. A verb is a plain function with
+annotated parameters in `evctl/commands/`; it is registered by one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from evctl import __version__
+from evctl.errors import EvctlError
+
+PIPELINE, RUNS, STATE = "the pipeline", "runs", "this machine"
+VERBS: dict[str, tuple[str, str, str]] = {
+    "profile list": (STATE, "profile:list_profiles", "the environments"),
+    "profile show": (STATE, "profile:show", "one environment, and where each value comes from"),
+    "profile check": (STATE, "profile:check", "is a profile right?"),
+    "secrets apply": (STATE, "secrets:apply", "set a secret from a file, stdin or a prompt"),
+    "secrets list": (STATE, "secrets:list_secrets", "secrets and their keys, never values"),
+    "compile": (PIPELINE, "compile:compile_pipeline", "write the compiled pipeline; --check: is the versioned file current?"),
+    "plan": (PIPELINE, "plan:plan", "what a run would do, and what this engine cannot honour"),
+    "upload": (PIPELINE, "upload:upload", "keep a pipeline version named by its content"),
+    "run": (RUNS, "run:run", "submit a run and follow it"),
+    "runs": (RUNS, "runs:runs", "the latest runs"),
+    "status": (RUNS, "status:status", "the task tree of a run, and why it failed"),
+    "logs": (RUNS, "logs:logs", "the logs of a run's tasks"),
+    "outputs": (RUNS, "outputs:outputs", "output parameters and artifacts"),
+    "cancel": (RUNS, "cancel:cancel", "end a run, and wait until it has ended"),
+    "retry": (RUNS, "retry:retry", "rerun what failed, keep what succeeded"),
+    "experiments": (RUNS, "experiments:experiments", "the groups of runs"),
+    "help": (STATE, "help:topic", "exit-codes, environment"),
+}
+EXIT_CODES = """exit codes
+  0 ok                      6 conflict (lock, exists)    9 unavailable (server, store)
+  1 failed, or cancelled    7 drift                     70 a bug of ours
+  2 usage                   8 not finished yet         124 timeout
+  3 not found                                          130 interrupted
+  4 not allowed             5 refused (gate, preflight, policy)"""
+
+
+def main() -> None:
+    """Entry point: run and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command line; return its exit code. The only place that catches `EvctlError`."""
+    as_json, debug = _wants_json(argv), "--debug" in argv
+    previous = _on_terminate()
+    try:
+        code = _dispatch(list(argv))
+        sys.stdout.flush()
+        return code
+    except EvctlError as error:
+        if debug:
+            raise
+        return _tell(error.code, error.message, error.hint, error.exit_code, as_json)
+    except BrokenPipeError:
+        # the reader has gone; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return _tell("interrupted", "interrupted", None, 130, as_json)
+    except Exception as error:
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {error}"
+        return _tell("bug", f"this is a bug of evctl's: {text[:300]}", "the same command with --debug", 70, as_json)
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _on_terminate() -> signal.Handlers | None:
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread: somebody embeds us
+        return None
+    return signal.SIG_DFL
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("--help", "-h"):
+        print(overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    verb, rest = _verb(argv)
+    _, target, _ = VERBS[verb]
+    module, function = target.split(":")
+    return _call(getattr(importlib.import_module(f"evctl.commands.{module}"), function), verb, rest)
+
+
+def _verb(argv: list[str]) -> tuple[str, list[str]]:
+    from evctl.errors import UsageError
+
+    two = " ".join(argv[:2])
+    if two in VERBS:
+        return two, argv[2:]
+    if argv[0] in VERBS:
+        return argv[0], argv[1:]
+    family = [name for name in VERBS if name.startswith(argv[0] + " ")]
+    if family:
+        raise UsageError(f"evctl {argv[0]} needs one of: {', '.join(name.split()[1] for name in family)}", hint=f"evctl {family[0]}")
+    import difflib
+
+    near = difflib.get_close_matches(argv[0], VERBS, n=1)
+    raise UsageError(f"no verb {argv[0]!r}", hint=f"evctl {near[0]}" if near else "evctl --help")
+
+
+def _call(function: object, verb: str, rest: list[str]) -> int:
+    import typer
+    from typer._click.exceptions import ClickException
+
+    from evctl.errors import UsageError
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["--help", "-h"]})
+    app.command(no_args_is_help=False)(function)  # type: ignore[type-var]
+    try:
+        result = typer.main.get_command(app).main(rest, prog_name=f"evctl {verb}", standalone_mode=False)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    except ClickException as error:
+        raise UsageError(error.format_message(), hint=f"evctl {verb} --help") from error
+    return int(result) if isinstance(result, int) else 0
+
+
+def overview() -> str:
+    """Return the help page: verbs by group, and the exit codes."""
+    lines = [f"evctl {__version__}: operate the EV battery health fault classifier", "", "usage: evctl VERB [options]"]
+    for group in (PIPELINE, RUNS, STATE):
+        lines += ["", group]
+        lines += [f"  {name:<14} {text}" for name, (where, _, text) in VERBS.items() if where == group]
+    lines += ["", "every verb: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help", "", EXIT_CODES]
+    return "\n".join(lines)
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    return any(
+        (option in ("-o", "--output") and value == "json") or option in ("-ojson", "--output=json") for option, value in pairs
+    )
+
+
+def _tell(code: str, message: str, hint: str | None, exit_code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), file=sys.stderr)
+    else:
+        print(f"error: {message}" + (f"\n  next: {hint}" if hint else ""), file=sys.stderr)
+    return exit_code

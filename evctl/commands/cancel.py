@@ -1,0 +1,28 @@
+"""`evctl cancel`: end a run and wait until it has ended."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from evctl import lifecycle
+from evctl.commands import resolve
+from evctl.commands.options import Debug, Env, Format, Output, Quiet
+from evctl.documents import run_document
+from evctl.output import emit
+from evctl.views import run_lines
+
+
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, unique prefix, name or @latest.")],
+    env: Env = None,
+    output: Output = Format.table,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """End a run; its notification still runs."""
+    found = resolve.run(run, env)
+    ended = lifecycle.cancel_and_wait(found.backend, found.run_id)
+    emit(ended, output, run_lines, run_document, name=ended.run_id, quiet=quiet)
+    return 0

@@ -1,0 +1,26 @@
+"""`evctl plan`: what a run would do."""
+
+from __future__ import annotations
+
+from evctl.commands import resolve
+from evctl.commands.options import Debug, Env, Format, Output, Quiet
+from evctl.compiler import compile_profile
+from evctl.output import columns, emit
+from evctl.plan import Plan, plan_of
+
+
+def plan(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
+    """Show tasks, images, limits, retries, timeouts, caching, secrets, parameters and warnings; starts nothing."""
+    profile = resolve.profile(env)
+    result = plan_of(compile_profile(profile), profile)
+    emit(result, output, _lines, lambda p: p.document(), name=result.digest[:12], quiet=quiet)
+    return 0
+
+
+def _lines(result: Plan) -> list[str]:
+    rows = [("TASK", "CPU", "MEMORY", "ATTEMPTS", "TIMEOUT", "CACHED", "SECRETS", "IMAGE")]
+    for task in result.tasks:
+        timeout = f"{task.timeout_s} s" if task.timeout_s else "none"
+        rows.append((task.name, task.cpu or "-", task.memory or "-", str(task.retries + 1), timeout, "yes" if task.cache else "never", ", ".join(task.secrets) or "-", task.image))  # fmt: skip
+    parameters = [("  " + key, str(value)) for key, value in result.parameters.items()]
+    return [f"{result.env}  pipeline {result.digest[:12]}", *columns(rows), "parameters", *columns(parameters), *(f"warning: {w}" for w in result.warnings)]  # fmt: skip

@@ -1,0 +1,63 @@
+"""Show a run while it goes: a live tree on a terminal, one line a change elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from evctl.backends.base import TERMINAL_TASK_STATES, Run, TaskState
+from evctl.output import clean, is_terminal, say
+from evctl.views import STYLES, header, task_line, verdict_lines
+
+
+def show(snapshots: Iterable[Run]) -> Run:
+    """Render snapshots of a run as they come; return the last one."""
+    return _live(snapshots) if is_terminal(sys.stderr) else _lines(snapshots)
+
+
+def _lines(snapshots: Iterable[Run]) -> Run:
+    told: dict[tuple[str, ...], tuple[TaskState, int]] = {}
+    last: Run | None = None
+    for run in snapshots:
+        if last is None:
+            say(header(run))
+        for task in run.tasks:
+            key, now = (*task.path, task.name), (task.state, task.attempts)
+            if task.kind != "task" or told.get(key, (TaskState.PENDING, 0)) == now or told.get(key, now)[0] in TERMINAL_TASK_STATES:
+                continue
+            told[key] = now
+            say(clean(task_line(task)))
+        last = run
+    assert last is not None, "a run has at least one snapshot"
+    for line in verdict_lines(last):
+        say(clean(line))
+    return last
+
+
+def _live(snapshots: Iterable[Run]) -> Run:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False, force_terminal=True)
+    last: Run | None = None
+    with Live(console=console, refresh_per_second=8, transient=False) as live:
+        for run in snapshots:
+            live.update(_tree(run), refresh=True)
+            last = run
+    assert last is not None, "a run has at least one snapshot"
+    for line in verdict_lines(last):
+        console.print(clean(line), markup=False, style="bold")
+    return last
+
+
+def _tree(run: Run) -> object:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    tasks = [task for task in run.tasks if task.kind == "task"]
+    done = sum(task.state in TERMINAL_TASK_STATES for task in tasks)
+    lines = [Text(clean(task_line(task)), style=STYLES[task.state], no_wrap=True) for task in run.tasks]
+    bar = ProgressBar(total=max(1, len(tasks)), completed=done, width=40)
+    hint = Text(f"Ctrl-C leaves it running; evctl status {run.run_id[:8]} finds it again.", style="dim")
+    return Group(Text(clean(header(run)), style="bold"), *lines, *(() if run.finished else (bar, hint)))

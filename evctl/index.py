@@ -1,0 +1,140 @@
+"""What was submitted from this machine, to either engine: finds a run's environment, and completes names.
+
+SQLite in `EVCTL_HOME/state.db`. It can be lost: a file that is no database is set aside and the local runs are read back
+from their folders.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from evctl.errors import NotFoundError, UnavailableError, UsageError
+from evctl.state import home
+
+LATEST, LAST_GOOD = "@latest", "@last-good"
+_COLUMNS = ("run_id", "env", "backend", "name", "created_at", "state", "registered", "cancel_requested")
+_TABLE = """create table if not exists runs (run_id text primary key, env text not null, backend text not null,
+name text not null, created_at real not null, state text not null, registered integer not null default 0,
+cancel_requested integer not null default 0)"""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One run. `created_at` is seconds since the epoch; `state` is the last one seen from here."""
+
+    run_id: str
+    env: str
+    backend: str
+    name: str
+    created_at: float
+    state: str = "PENDING"
+    registered: bool = False
+    cancel_requested: bool = False
+
+
+class RunIndex:
+    """The index of a state folder. Every call opens and closes the database: writers are many and short."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or home()
+        self.path = self.folder / "state.db"
+
+    def add(self, entry: IndexEntry) -> None:
+        """Remember a run."""
+        values = [getattr(entry, column) for column in _COLUMNS]
+        with self._open() as db:
+            db.execute(f"insert or replace into runs values ({','.join('?' * len(_COLUMNS))})", values)  # noqa: S608
+
+    def update(self, run_id: str, *, state: str | None = None, registered: bool | None = None) -> None:
+        """Remember what became of a run."""
+        with self._open() as db:
+            if state is not None:
+                db.execute("update runs set state = ? where run_id = ?", (state, run_id))
+            if registered is not None:
+                db.execute("update runs set registered = ? where run_id = ?", (int(registered), run_id))
+
+    def mark_cancel_requested(self, run_id: str) -> None:
+        """Remember that its end was asked for: a terminated run says FAILED on Kubeflow (kubeflow-facts 7)."""
+        with self._open() as db:
+            db.execute("update runs set cancel_requested = 1 where run_id = ?", (run_id,))
+
+    def all(self, env: str | None = None) -> Sequence[IndexEntry]:
+        """Return the runs of an environment (of all), newest first."""
+        if not self.folder.is_dir():
+            return ()
+        with self._open() as db:
+            rows = db.execute(
+                "select * from runs where ? is null or env = ? order by created_at desc, rowid desc", (env, env)
+            ).fetchall()
+        return [IndexEntry(*row[:6], bool(row[6]), bool(row[7])) for row in rows]
+
+    def resolve(self, ref: str | None, env: str | None = None) -> IndexEntry:
+        """Return the run that an id, unique prefix, name, `@latest` or `@last-good` means; None is `@latest`.
+
+        Raises:
+            NotFoundError: none. UsageError: several; they are listed.
+        """
+        runs = self.all(env)
+        if ref is None or ref in (LATEST, LAST_GOOD):
+            good = [run for run in runs if run.registered or ref != LAST_GOOD]
+            if not good:
+                what = "registered a model yet" if ref == LAST_GOOD else "been started yet"
+                raise NotFoundError(f"no run has {what}", hint="evctl run")
+            return good[0]
+        exact = [run for run in runs if ref in (run.run_id, run.name)]
+        found = exact[:1] or [run for run in runs if run.run_id.startswith(ref)]
+        if not found:
+            raise NotFoundError(f"no run {ref!r}" + (f" in {env}" if env else ""), hint="evctl runs")
+        if len(found) > 1:
+            listed = ", ".join(run.run_id[:12] for run in found[:8])
+            raise UsageError(f"{ref!r} is the beginning of {len(found)} runs: {listed}", hint="type more of it")
+        return found[0]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                db = self._connect()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                db = self._rebuild()
+            with closing(db), db:
+                yield db
+        except (sqlite3.OperationalError, OSError) as error:
+            raise UnavailableError(
+                f"the state folder {self.folder} cannot be used: {error}",
+                hint="is it writable, and the disk not full? EVCTL_HOME names another",
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=10)
+        try:
+            db.execute(_TABLE)
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
+        return db
+
+    def _rebuild(self) -> sqlite3.Connection:
+        aside = self.path.with_name(f"state.db.corrupt-{int(time.time())}")
+        self.path.replace(aside)
+        print(f"warning: the run ledger was corrupt; kept as {aside.name}, rebuilt from the run folders", file=sys.stderr)
+        db = self._connect()
+        for record in sorted((self.folder / "runs").glob("*/record.json")):
+            known = json.loads(record.read_text())
+            row = (
+                known["run_id"], known["env"], "local", known["name"], known["created_at"], known["state"],
+                int(known.get("model") is not None), int(bool(known.get("cancel_requested"))),
+            )  # fmt: skip
+            db.execute("insert or replace into runs values (?,?,?,?,?,?,?,?)", row)
+        db.commit()
+        return db

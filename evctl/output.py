@@ -1,0 +1,60 @@
+"""stdout is the result and nothing else; stderr is for people. Whether there is colour is asked of each stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import IO, Any, TypeVar
+
+Result = TypeVar("Result")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Return whether a stream shows a person something live."""
+    if os.environ.get("EVCTL_FORCE_TTY"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def clean(text: str) -> str:
+    """Return foreign text without control characters: a name must not move the cursor."""
+    return _CONTROL.sub("�", text)
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(
+    result: Result,
+    output: str,
+    lines: Callable[[Result], Iterable[str]],
+    document: Callable[[Result], Any],
+    *,
+    name: str | None = None,
+    quiet: bool = False,
+) -> None:
+    """Print a result on stdout as table, json, yaml or name."""
+    if quiet or output == "name":
+        print(name or "")
+    elif output == "json":
+        print(json.dumps(document(result), indent=2, allow_nan=False))
+    elif output == "yaml":
+        import yaml
+
+        print(yaml.safe_dump(document(result), sort_keys=False), end="")
+    else:
+        for line in lines(result):
+            print(clean(line))
+
+
+def columns(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return rows as aligned lines; nothing is ever cut off."""
+    table = [list(row) for row in rows]
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))] if table else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

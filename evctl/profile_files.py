@@ -1,0 +1,144 @@
+"""Profiles as files: where they are looked for, and errors that name file, key and line.
+
+`$EVCTL_PROFILES`, else `./profiles`, else those that ship with evctl. `${NAME}` and `${NAME:-default}` in a value are
+environment variables; `EVCTL_HOME` always has a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evctl.errors import NotFoundError, UsageError
+from evctl.profile import Profile
+from evctl.state import home
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_SECRET_KEY = re.compile(r"(password|passwd|secret_key|access_key|api_key|^token|webhook_url)$", re.IGNORECASE)
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProfile:
+    """A profile and where its values come from: `file:line` or `$NAME`, by dotted key; the rest are defaults."""
+
+    profile: Profile
+    path: Path
+    origins: Mapping[str, str]
+
+
+def folder() -> Path:
+    """Return the folder profiles are read from."""
+    if named := os.environ.get("EVCTL_PROFILES"):
+        return Path(named)
+    here = Path.cwd() / "profiles"
+    if here.is_dir():
+        return here
+    shipped = Path(__file__).parent / "_profiles"
+    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "profiles"
+
+
+def names() -> list[str]:
+    """Return the known profiles' names."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def load_profile(name: str) -> LoadedProfile:
+    """Read one profile.
+
+    Raises:
+        NotFoundError: no such file; the known ones are listed. UsageError: wrong, naming file, key and line.
+    """
+    path = folder() / f"{name}.yaml"
+    if "/" in name or not path.is_file():
+        raise NotFoundError(f"no profile {name!r} in {folder()}; known: {', '.join(names()) or 'none'}", hint="evctl profile list")
+    values, lines = _read(path)
+    origins = {".".join(map(str, key)): f"{path.name}:{line}" for key, line in lines.items()}
+    expanded = _expand(values, (), path, lines, origins)
+    return LoadedProfile(_validated(name, expanded, path, lines), path, origins)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    import yaml
+
+    lines: dict[Key, int] = {}
+
+    def build(node: yaml.Node, key: Key) -> Any:
+        lines[key] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            out: dict[str, Any] = {}
+            for name_node, value_node in node.value:
+                name = str(name_node.value)
+                if name in out:
+                    raise UsageError(f"{path}:{name_node.start_mark.line + 1}: key {name} stands twice")
+                out[name] = build(value_node, (*key, name))
+                lines[(*key, name)] = name_node.start_mark.line + 1
+            return out
+        if isinstance(node, yaml.SequenceNode):
+            return [build(each, (*key, at)) for at, each in enumerate(node.value)]
+        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+
+    try:
+        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{where}: not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path}:1: a profile is a mapping of keys to values")
+    values = build(root, ())
+    return dict(values), lines
+
+
+def _expand(value: Any, key: Key, path: Path, lines: Mapping[Key, int], origins: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _expand(each, (*key, name), path, lines, origins) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_expand(each, (*key, at), path, lines, origins) for at, each in enumerate(value)]
+    where = f"{path}:{lines.get(key, 1)}: {'.'.join(map(str, key))}"
+    if value and key and _SECRET_KEY.search(str(key[-1])):
+        raise UsageError(f"{where}: a secret never stands in a profile", hint="evctl secrets apply, and name the key here")
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def put(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        known = str(home()) if name == "EVCTL_HOME" else os.environ.get(name, default)
+        if known is None:
+            raise UsageError(f"{where}: the variable {name} is not set", hint=f"export {name}=..., or write ${{{name}:-default}}")
+        return known
+
+    origins[".".join(map(str, key))] = "$" + _VARIABLE.search(value)[1] if _VARIABLE.search(value) else path.name  # type: ignore[index]
+    return _VARIABLE.sub(put, value)
+
+
+def _validated(name: str, values: dict[str, Any], path: Path, lines: Mapping[Key, int]) -> Profile:
+    from pydantic import ValidationError
+
+    try:
+        return Profile(**{**values, "name": name})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = tuple(first["loc"])
+        line = next((lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines), 1)
+        dotted = ".".join(map(str, key))
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1)
+            raise UsageError(f"{path}:{line}: unknown key {dotted}", hint=f"did you mean {near[0]}?" if near else None) from error
+        said = f"{first['msg']}, not {first['input']!r}" if not isinstance(first["input"], dict) else first["msg"]
+        raise UsageError(f"{path}:{line}: {dotted}: {said}", hint=f"evctl profile check {name}") from error
+
+
+def _known_keys(key: Key) -> list[str]:
+    model: Any = Profile
+    for part in key:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        model = field.annotation
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,128 @@
+"""Models in the store: `models/<name>/<version>/`, written once, the manifest last.
+
+A version without a manifest was cut short and is no model. The same bundle again is "unchanged"; another one under the
+same version is a conflict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evctl.errors import ConflictError, FailedError, NotFoundError
+from evctl.rollout.store import Store
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A model in the store. `uri` ends with a slash."""
+
+    name: str
+    version: str
+    digest: str
+    uri: str
+    unchanged: bool = False
+
+
+def publish(folder: Path, config: Mapping[str, Any]) -> Published:
+    """Copy a finished bundle into the store; two writers of one version: one wins, the other's is a conflict.
+
+    Raises:
+        FailedError: the folder's bundle does not verify. ConflictError: the version has other content.
+    """
+    manifest = _verified(folder)
+    store = Store(config)
+    prefix = f"models/{manifest['name']}/{manifest['version']}/"
+    try:
+        present: dict[str, Any] | None = json.loads(store.read(prefix + MANIFEST))
+    except NotFoundError:
+        present = None
+    if present is not None:
+        if present.get("digest") != manifest["digest"]:
+            raise ConflictError(
+                f"model {manifest['version']} exists with other content", hint=f"evctl models show {manifest['version']}"
+            )
+        return Published(manifest["name"], manifest["version"], manifest["digest"], store.uri + prefix, unchanged=True)
+    for name, digest in sorted(manifest["files"].items()):
+        _create_or_same(store, prefix + name, (folder / name).read_bytes(), digest)
+    try:
+        store.create(prefix + MANIFEST, (folder / MANIFEST).read_bytes())
+    except ConflictError:
+        return publish(folder, config)
+    return Published(manifest["name"], manifest["version"], manifest["digest"], store.uri + prefix)
+
+
+def _create_or_same(store: Store, key: str, content: bytes, digest: str) -> None:
+    import hashlib
+
+    try:
+        store.create(key, content)
+    except ConflictError:
+        # left by a writer that was cut short, or written by one beside us: the same bytes are as good as ours
+        if hashlib.sha256(store.read(key)).hexdigest() != digest:
+            raise
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    from ev_ml.bundle import verify
+    from ev_ml.errors import DataError
+
+    try:
+        verify(folder)
+    except DataError as error:
+        raise FailedError(f"the bundle does not verify: {error.message}", hint=error.hint) from error
+    document: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return document
+
+
+def models(config: Mapping[str, Any], name: str) -> Sequence[dict[str, Any]]:
+    """Return the manifests of a name's models, by version; partial uploads are left out."""
+    store = Store(config)
+    found = [key for key in store.keys(f"models/{name}/") if key.endswith("/" + MANIFEST)]
+    return [{**json.loads(store.read(key)), "uri": store.uri + key.removesuffix(MANIFEST)} for key in found]
+
+
+def fetch(model_uri: str, config: Mapping[str, Any], target: Path) -> Path:
+    """Copy a registered bundle to a folder and verify it there. Returns the folder."""
+    store = Store(config)
+    if not model_uri.startswith(store.uri):
+        raise NotFoundError(f"{model_uri} is not in the store {store.uri}")
+    prefix = model_uri.removeprefix(store.uri)
+    target.mkdir(parents=True, exist_ok=True)
+    manifest = json.loads(store.read(prefix + MANIFEST))
+    for name in (*manifest["files"], MANIFEST):
+        (target / Path(name).name).write_bytes(store.read(prefix + name))
+    _verified(target)
+    return target
+
+
+def set_monitor(model_name: str, model_uri: str, config: Mapping[str, Any]) -> None:
+    """Say which registered model's reference the drift check of `model_name` uses."""
+    content = json.dumps({"model_name": model_name, "model_uri": model_uri}, indent=1)
+    Store(config).overwrite(f"monitors/{model_name}.json", content.encode())
+
+
+def monitor(model_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `set_monitor` said. NotFoundError if nothing was."""
+    document: dict[str, Any] = json.loads(Store(config).read(f"monitors/{model_name}.json"))
+    return document
+
+
+def manifest_of(model_uri: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a registered model's manifest. NotFoundError when the address holds no finished model."""
+    store = Store(config)
+    uri = model_uri.rstrip("/") + "/"
+    if not uri.startswith(store.uri):
+        raise NotFoundError(f"{model_uri} is not in the store {store.uri}", hint="evctl models list")
+    try:
+        document: dict[str, Any] = json.loads(store.read(uri.removeprefix(store.uri) + MANIFEST))
+    except NotFoundError as error:
+        raise NotFoundError(f"{uri} holds no finished model", hint="evctl models list") from error
+    except ValueError as error:
+        raise FailedError(f"the manifest of {uri} is not readable", hint="register the model again") from error
+    return document

@@ -1,0 +1,149 @@
+"""Results as lines a person reads; one function a result, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from evctl.backends.base import Experiment, Outputs, Run, RunState, RunSummary, TaskState, TaskStatus
+from evctl.output import columns
+
+SIGNS = {
+    TaskState.PENDING: "·",
+    TaskState.RUNNING: "↻",
+    TaskState.SUCCEEDED: "✓",
+    TaskState.CACHED: "≡",
+    TaskState.FAILED: "✗",
+    TaskState.SKIPPED: "–",
+    TaskState.CANCELED: "■",
+}
+STYLES = {
+    TaskState.RUNNING: "cyan",
+    TaskState.SUCCEEDED: "green",
+    TaskState.CACHED: "blue",
+    TaskState.FAILED: "red",
+    TaskState.CANCELED: "yellow",
+    TaskState.SKIPPED: "dim",
+    TaskState.PENDING: "dim",
+}
+
+
+def clock(seconds: float) -> str:
+    """Return 0:41 or 1:02:03."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def header(run: Run) -> str:
+    """Return the tree's first line."""
+    until = run.finished_at or datetime.now(UTC)
+    elapsed = clock(max(0.0, (until - run.created_at).total_seconds()))
+    return f"run {run.run_id}  {run.name}  {run.state.value}  {elapsed}"
+
+
+def task_line(task: TaskStatus) -> str:
+    """Return one line of the tree."""
+    indent = "  " * (1 + len(task.path))
+    sign = "◇" if task.kind == "gate" else SIGNS[task.state]
+    name = f"gate {task.note or task.name}" if task.kind == "gate" else task.name
+    return f"{indent}{sign} {name:<30}{_took(task):>9}   {_says(task)}".rstrip()
+
+
+def _took(task: TaskStatus) -> str:
+    if task.kind != "task" or task.started_at is None:
+        return ""
+    if task.state is TaskState.CACHED:
+        return "cached"
+    if task.finished_at is None:
+        return clock((datetime.now(UTC) - task.started_at).total_seconds())
+    return f"{task.duration_s:.1f}s"
+
+
+def _says(task: TaskStatus) -> str:
+    if task.kind != "task":
+        return ""
+    if task.reason:
+        many = f"attempt {task.attempts} of {task.max_attempts}: " if task.max_attempts > 1 and task.attempts else ""
+        return task.reason if task.reason.startswith("attempt") else many + task.reason
+    if task.note:
+        return task.note
+    return "always runs" if task.always_runs and task.state is TaskState.PENDING else ""
+
+
+def run_lines(run: Run) -> Iterator[str]:
+    """Yield a run's tree, its verdict, and what to type next."""
+    yield header(run)
+    yield from (task_line(task) for task in run.tasks)
+    for warning in run.warnings:
+        yield f"  warning: {warning}"
+    yield from verdict_lines(run)
+
+
+def verdict_lines(run: Run) -> Iterator[str]:
+    """Yield how a finished run ended and the next commands."""
+    short = run.run_id[:8]
+    if not run.finished:
+        return
+    if run.state is RunState.CANCELED:
+        yield f"cancelled; evctl retry {short} goes on from what succeeded"
+    elif run.state is RunState.FAILED:
+        shown = f"; the model {run.model.version} was registered all the same" if run.model else ""
+        yield f"failed: {run.reason or 'no reason recorded'}{shown}"
+        yield f"next: evctl logs {short} --failed   then: evctl retry {short}"
+    elif run.gate.decision == "refused":
+        yield f"refused by the gate: {'; '.join(run.gate.reasons)}; no model was registered"
+        yield f"next: evctl outputs {short}"
+    elif run.model:
+        yield f"registered model {run.model.version} at {run.model.uri}"
+        yield f"next: evctl outputs {short}   evctl logs {short}   evctl runs"
+
+
+def runs_lines(runs: Sequence[RunSummary]) -> list[str]:
+    """Return the table of runs."""
+    if not runs:
+        return ["no runs here; start one with: evctl run"]
+    rows = [("RUN", "STATE", "CREATED", "TOOK", "DATA", "ACCURACY", "MODEL", "NAME")]
+    for run in runs:
+        took = clock((run.finished_at - run.created_at).total_seconds()) if run.finished_at else ""
+        rows.append(
+            (
+                run.run_id,
+                run.state.value,
+                f"{run.created_at:%Y-%m-%d %H:%M:%SZ}",
+                took,
+                run.data_version or "",
+                f"{run.accuracy:.4f}" if run.accuracy is not None else "",
+                run.model_version or "",
+                run.name,
+            )
+        )
+    return columns(rows)
+
+
+def outputs_lines(outputs: Outputs) -> Iterator[str]:
+    """Yield parameters, metrics and artifacts, apart."""
+    yield "parameters"
+    yield from columns([("  " + key, str(value)) for key, value in outputs.parameters.items()])
+    metrics = [
+        ("  " + f"{each.task}.{key}", f"{value:.4f}" if isinstance(value, float) else str(value))
+        for each in outputs.artifacts
+        if each.type == "system.Metrics"
+        for key, value in sorted(each.metadata.items())
+    ]
+    if metrics:
+        yield from ("", "metrics", *columns(metrics))
+    yield from ("", "artifacts")
+    yield from columns(
+        [
+            (f"  {each.task}.{each.name}", each.type, f"{each.size_bytes:,} B" if each.size_bytes is not None else "gone", each.uri)
+            for each in outputs.artifacts
+        ]
+    )
+
+
+def experiments_lines(experiments: Sequence[Experiment]) -> list[str]:
+    """Return the table of experiments."""
+    if not experiments:
+        return ["no experiments yet; a run's is made when missing"]
+    return columns([("NAME", "ID"), *((each.name, each.experiment_id) for each in experiments)])
