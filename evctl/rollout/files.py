@@ -1,0 +1,137 @@
+"""Ledger and lease in files, with the cluster's rules: compare-and-swap, a holder, an expiry."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evctl.errors import ConflictError
+from evctl.rollout.ledger import Ledger
+
+LEASE_S = 60.0
+"""How long a lease holds without renewal; one of a dead process of this machine is taken over at once."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(partial).replace(path)
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".guard").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+class FileLedger:
+    """The ledger in a file; the token is the content's digest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> tuple[Ledger, str | None]:
+        """Return the ledger and its token."""
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return Ledger(), None
+        return Ledger.from_json(content), hashlib.sha256(content).hexdigest()
+
+    def write(self, ledger: Ledger, token: str | None) -> str:
+        """Write if nobody wrote since. ConflictError otherwise."""
+        text = ledger.to_json()
+        with _exclusive(self._path):
+            if self.read()[1] != token:
+                raise ConflictError("the release ledger was changed by somebody else", hint="evctl history")
+            write_atomic(self._path, text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class FileLease:
+    """A lease in a file."""
+
+    def __init__(self, path: Path, *, by: str, seconds: float = LEASE_S) -> None:
+        self._path, self._by, self._seconds = path, by, seconds
+        self._identity = uuid.uuid4().hex
+
+    def acquire(self) -> None:
+        """Take it, or take it over from a holder that is dead or late."""
+        with _exclusive(self._path):
+            held = self._read()
+            if (
+                held
+                and held["identity"] != self._identity
+                and held["expires"] > time.time()
+                and not _dead(held)
+            ):
+                left = max(1, int(held["expires"] - time.time()))
+                raise ConflictError(
+                    f"{held['by']} (process {held['pid']} on {held['host']}) is promoting; the lease ends in {left} s",
+                    hint="wait for it, then evctl history",
+                )
+            self._write()
+
+    def renew(self) -> None:
+        """Hold it longer."""
+        with _exclusive(self._path):
+            held = self._read()
+            if not held or held["identity"] != self._identity:
+                raise ConflictError("the promotion's lease was lost to somebody else", hint="evctl history")
+            self._write()
+
+    def release(self) -> None:
+        """Give it back."""
+        with _exclusive(self._path):
+            held = self._read()
+            if held and held["identity"] == self._identity:
+                self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            document: dict[str, Any] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        return document
+
+    def _write(self) -> None:
+        document = {
+            "identity": self._identity,
+            "by": self._by,
+            "pid": os.getpid(),
+            "started": started_at(os.getpid()),
+            "host": socket.gethostname(),
+            "expires": time.time() + self._seconds,
+        }
+        write_atomic(self._path, json.dumps(document))
+
+
+def started_at(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since boot; None if there is none: numbers are used again."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state == "Z" else fields[18]
+
+
+def _dead(held: dict[str, Any]) -> bool:
+    return bool(held["host"] == socket.gethostname() and started_at(int(held["pid"])) != held["started"])

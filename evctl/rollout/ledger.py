@@ -1,0 +1,138 @@
+"""The release ledger: every release with its full spec, bounded, written by compare-and-swap. Pure, but for the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+Status = Literal["pending", "live", "superseded", "failed", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release. `pending` is between record and proof; a promoter that dies leaves it."""
+
+    revision: int
+    model: str
+    uri: str
+    digest: str
+    run_id: str | None
+    status: Status
+    at: str
+    """RFC 3339, UTC."""
+    by: str
+    reason: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """The full predictor spec, enough to make the service again."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    rollback_of: int | None = None
+    """The revision a rollback left; None for a promotion."""
+    restores: int | None = None
+    """The revision a rollback brought back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Releases, oldest first."""
+
+    releases: tuple[Release, ...] = ()
+    revision: int = 0
+    """The last one given; never used twice, even when old releases were dropped."""
+
+    @property
+    def live(self) -> Release | None:
+        """The release that serves, as far as the ledger knows."""
+        return next((r for r in reversed(self.releases) if r.status == "live"), None)
+
+    @property
+    def pending(self) -> Release | None:
+        """A release somebody began and did not end."""
+        return next((r for r in reversed(self.releases) if r.status == "pending"), None)
+
+    def get(self, revision: int) -> Release | None:
+        """Return a release by revision."""
+        return next((r for r in self.releases if r.revision == revision), None)
+
+    def begin(self, release: Release, limit: int) -> tuple[Ledger, Release]:
+        """Add a release as pending under the next revision; drop the oldest beyond `limit`, never the live one."""
+        begun = replace(release, revision=self.revision + 1, status="pending")
+        kept = [*self.releases, begun]
+        while len(kept) > limit:
+            victim = next((r for r in kept if r.status not in ("live", "pending")), None)
+            if victim is None:
+                break
+            kept.remove(victim)
+        return Ledger(tuple(kept), begun.revision), begun
+
+    def ended(self, revision: int, status: Status, reason: str | None = None) -> Ledger:
+        """Close a pending release; one that is live supersedes (or, for a rollback, rolls back) the one before."""
+        closing = self.get(revision)
+        left: Status = "rolled_back" if closing and closing.rollback_of is not None else "superseded"
+        changed = []
+        for each in self.releases:
+            if each.revision == revision:
+                changed.append(replace(each, status=status, reason=each.reason if reason is None else reason))
+            elif each.status == "live" and status == "live":
+                changed.append(replace(each, status=left))
+            else:
+                changed.append(each)
+        return replace(self, releases=tuple(changed))
+
+    def previous_good(self) -> Release | None:
+        """Return what `rollback` brings back: the next older good release than the one that serves.
+
+        A rollback's own release stands where the release it restored stands, so a second rollback goes further back.
+        """
+        live = self.live
+        if live is None:
+            good = [r for r in self.releases if r.status in ("superseded", "rolled_back")]
+            return good[-1] if good else None
+        position = live.restores or live.revision
+        older = [
+            r
+            for r in self.releases
+            if r.revision < position and r.status == "superseded" and r.digest != live.digest
+        ]
+        return older[-1] if older else None
+
+    def to_json(self) -> str:
+        """Return the document kept in the store."""
+        return json.dumps(
+            {"revision": self.revision, "releases": [asdict(r) for r in self.releases]}, indent=1
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Ledger:
+        """Return the ledger of a stored document."""
+        document = json.loads(text)
+        return cls(tuple(Release(**each) for each in document["releases"]), document["revision"])
+
+
+class LedgerStore(Protocol):
+    """Where the ledger is kept: a ConfigMap, or a file with the same rules."""
+
+    def read(self) -> tuple[Ledger, str | None]:
+        """Return the ledger and a token that names this state of it; an empty one if there is none yet."""
+        ...
+
+    def write(self, ledger: Ledger, token: str | None) -> str:
+        """Write if the state is still the token's, and return the new token. ConflictError otherwise."""
+        ...
+
+
+class Lease(Protocol):
+    """One promotion at a time: held by somebody until a time."""
+
+    def acquire(self) -> None:
+        """Take it. ConflictError naming the holder and until when, if somebody else has it."""
+        ...
+
+    def renew(self) -> None:
+        """Hold it longer. ConflictError if it was lost."""
+        ...
+
+    def release(self) -> None:
+        """Give it back; nothing if it is not ours."""
+        ...

@@ -1,0 +1,50 @@
+"""May this model be promoted? Pure: facts in, a refusal out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evctl.errors import RefusedError
+from evctl.rollout.ledger import Release
+
+
+def check_run(
+    run_id: str, *, finished: bool, succeeded: bool, gate: str, reasons: tuple[str, ...] = ()
+) -> None:
+    """Refuse a run that has not ended well or whose gate did not pass."""
+    if not finished:
+        raise RefusedError(f"run {run_id} has not finished", hint=f"evctl status {run_id} --watch")
+    if gate == "refused":
+        raise RefusedError(
+            f"the gate refused run {run_id}: {'; '.join(reasons)}", hint=f"evctl status {run_id}"
+        )
+    if not succeeded:
+        raise RefusedError(f"run {run_id} did not succeed", hint=f"evctl logs {run_id} --failed")
+    if gate != "passed":
+        raise RefusedError(f"run {run_id} never reached its gate", hint=f"evctl status {run_id}")
+
+
+def check_versions(manifest: Mapping[str, Any], here: Mapping[str, str]) -> None:
+    """Refuse a model pickled with other library versions than will load it."""
+    wrong = [f"{k} {v} (here {here[k]})" for k, v in manifest["versions"].items() if here.get(k, v) != v]
+    if wrong:
+        raise RefusedError(
+            f"model {manifest['version']} was pickled with {', '.join(wrong)}",
+            hint="train again with this installation, or serve it with the image it was trained in",
+        )
+
+
+def check_champion(
+    candidate: Mapping[str, Any], live: Release | None, *, max_drop: float, override: str | None
+) -> str | None:
+    """Refuse a candidate clearly worse than what serves, on recall recorded at training. Returns the override's note."""
+    if live is None or "recall" not in live.metrics:
+        return None
+    ours, theirs = float(candidate.get("recall", 0.0)), float(live.metrics["recall"])
+    if theirs - ours <= max_drop:
+        return None
+    told = f"recall {ours:.3f} is {theirs - ours:.3f} below the live model's {theirs:.3f} ({max_drop:.3f} is allowed)"
+    if override is None:
+        raise RefusedError(told, hint='--override-champion "why" promotes it all the same, and is recorded')
+    return f"champion overridden: {override} ({told})"

@@ -1,0 +1,274 @@
+"""Promote and roll back: plan, lock, record, apply, proof, live; on failure what was before, proved again.
+
+The pipeline's deploy step calls `deploy`; the commands call `promote` and `rollback` with what `open_world` gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from evctl.errors import EvctlError, FailedError, NotFoundError, RefusedError
+from evctl.rollout import policy
+from evctl.rollout.ledger import Lease, Ledger, LedgerStore, Release, Status
+from evctl.rollout.registry import manifest_of
+from evctl.rollout.serving.base import ServingWorld
+from evctl.rollout.target import ServiceTarget
+
+Tell = Callable[[str], None]
+RENEW_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a promotion or a rollback did."""
+
+    changed: bool
+    revision: int
+    model: str
+    previous: str | None
+    verified: Mapping[str, Any] = field(default_factory=dict)
+    duration_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stable document of `promote` and `rollback`."""
+        return {
+            "changed": self.changed,
+            "revision": self.revision,
+            "model": self.model,
+            "previous": self.previous,
+            "verified": dict(self.verified),
+            "duration_s": round(self.duration_s, 3),
+        }
+
+
+def open_world(target: ServiceTarget) -> ServingWorld:
+    """Return the world a target is in."""
+    if target.backend == "local":
+        from evctl.rollout.serving.local import LocalWorld
+
+        return LocalWorld(target)
+    from importlib import import_module
+
+    world: ServingWorld = import_module("evctl.rollout.serving.kserve").KServeWorld(target)
+    return world
+
+
+def deploy(service: Mapping[str, Any], model_uri: str, run_id: str, by: str) -> dict[str, Any]:
+    """Promote what the pipeline has just registered; prints each step. Returns the document of `promote`."""
+    target = ServiceTarget.of(service)
+    done = promote(
+        target, open_world(target), model_uri, run_id=run_id, by=by, tell=lambda line: print(line, flush=True)
+    )
+    return done.to_json()
+
+
+def promote(
+    target: ServiceTarget,
+    world: ServingWorld,
+    model_uri: str,
+    *,
+    by: str,
+    run_id: str | None = None,
+    override: str | None = None,
+    canary: int | None = None,
+    tell: Tell = lambda line: None,
+) -> Outcome:
+    """Make a registered model the one that serves, proved. Already live is `changed=False`.
+
+    Raises:
+        RefusedError: policy or preflight. ConflictError: somebody else is promoting. FailedError: it did not prove
+        itself; what served before serves again, or the message says that it does not.
+    """
+    start = time.monotonic()
+    manifest = manifest_of(model_uri, target.store)
+    if target.backend == "local":
+        from ev_ml.bundle import versions
+
+        policy.check_versions(manifest, versions())
+    with _locked(world, by) as store:
+        notes = recover(target, world, store, tell)
+        ledger, _ = store.read()
+        live, serving = ledger.live, world.read()
+        if live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving":
+            return Outcome(
+                False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
+            )
+        note = policy.check_champion(
+            manifest["metrics"], live, max_drop=target.max_recall_drop, override=override
+        )
+        release = _release(world, manifest, model_uri, run_id=run_id, by=by, reason=note or "")
+        done = _roll(target, world, store, release, canary=canary, tell=tell)
+    return _outcome(done, live, start, notes)
+
+
+def rollback(
+    target: ServiceTarget,
+    world: ServingWorld,
+    *,
+    by: str,
+    to: int | None = None,
+    tell: Tell = lambda line: None,
+) -> Outcome:
+    """Bring back the last good release, or revision `to`, as a new revision. RefusedError if there is none."""
+    start = time.monotonic()
+    with _locked(world, by) as store:
+        notes = recover(target, world, store, tell)
+        ledger, _ = store.read()
+        live = ledger.live
+        wanted = _rollback_to(ledger, to)
+        if live and to is not None and live.revision == to and world.read().state == "serving":
+            return Outcome(
+                False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
+            )
+        release = Release(
+            revision=0, model=wanted.model, uri=wanted.uri, digest=wanted.digest, run_id=wanted.run_id,
+            status="pending", at=_now(), by=by, reason=f"rollback to revision {wanted.revision}", spec=wanted.spec,
+            metrics=wanted.metrics, rollback_of=live.revision if live else 0,
+            restores=wanted.restores or wanted.revision,
+        )  # fmt: skip
+        done = _roll(target, world, store, release, canary=None, tell=tell)
+    return _outcome(done, live, start, notes)
+
+
+def _rollback_to(ledger: Ledger, to: int | None) -> Release:
+    if to is None:
+        wanted = ledger.previous_good()
+        if wanted is None:
+            raise RefusedError("there is no older good release to roll back to", hint="evctl history")
+        return wanted
+    wanted = ledger.get(to)
+    if wanted is None:
+        raise NotFoundError(f"there is no revision {to}", hint="evctl history")
+    if wanted.status == "failed":
+        raise RefusedError(f"revision {to} never proved itself: {wanted.reason}", hint="evctl history")
+    return wanted
+
+
+def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell: Tell) -> tuple[str, ...]:
+    """Finish or undo the release of a promoter that died. Returns what was done, in words."""
+    ledger, _ = store.read()
+    left = ledger.pending
+    if left is None:
+        return ()
+    serving = world.read()
+    if serving.state == "serving" and serving.digest == left.digest:
+        try:
+            for line in world.prove(left, target.proof_timeout_s):
+                tell(line)
+            world.commit(left)
+            _end(store, left, "live")
+            note = f"revision {left.revision} ({left.model}) was left half-way by {left.by}: finished"
+        except FailedError as error:
+            note = _undone(world, store, left, ledger.live, error.message)
+    else:
+        note = _undone(world, store, left, ledger.live, "its promoter died")
+    tell(note)
+    return (note,)
+
+
+def _undone(world: ServingWorld, store: LedgerStore, left: Release, live: Release | None, why: str) -> str:
+    world.undo(left, live)
+    _end(store, left, "failed", why)
+    return f"revision {left.revision} ({left.model}) was left half-way by {left.by}: undone, {why}"
+
+
+def _roll(
+    target: ServiceTarget,
+    world: ServingWorld,
+    store: LedgerStore,
+    release: Release,
+    *,
+    canary: int | None,
+    tell: Tell,
+) -> Release:
+    for warning in world.preflight(release, canary=canary):
+        tell(f"warning: {warning}")
+    ledger, token = store.read()
+    before = ledger.live
+    ledger, begun = ledger.begin(release, target.history_limit)
+    store.write(ledger, token)
+    tell(f"revision {begun.revision}: {begun.model}")
+    try:
+        world.apply(begun, canary=canary)
+        for line in world.prove(begun, target.proof_timeout_s):
+            tell(line)
+        world.commit(begun)
+    except BaseException as error:
+        why = error.message if isinstance(error, EvctlError) else f"interrupted ({type(error).__name__})"
+        told = _restored(world, begun, before)
+        _end(store, begun, "failed", f"{why}; {told}")
+        if isinstance(error, EvctlError):
+            raise FailedError(
+                f"{begun.model} was not promoted: {why}; {told}", hint="evctl history"
+            ) from error
+        raise
+    _end(store, begun, "live")
+    return begun
+
+
+def _restored(world: ServingWorld, failed: Release, before: Release | None) -> str:
+    try:
+        world.undo(failed, before)
+    except EvctlError as error:
+        return f"and the previous release could not be restored: {error.message}"
+    return f"{before.model} serves again, proved" if before else "nothing served before"
+
+
+def _end(store: LedgerStore, release: Release, status: Status, reason: str | None = None) -> None:
+    ledger, token = store.read()
+    store.write(ledger.ended(release.revision, status, reason), token)
+
+
+def _release(
+    world: ServingWorld, manifest: Mapping[str, Any], uri: str, *, run_id: str | None, by: str, reason: str
+) -> Release:
+    return Release(
+        revision=0, model=manifest["version"], uri=uri, digest=manifest["digest"],
+        run_id=run_id or manifest["provenance"].get("run_id"), status="pending", at=_now(), by=by, reason=reason,
+        spec=world.spec(manifest, uri), metrics=manifest["metrics"],
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _locked(world: ServingWorld, by: str) -> Iterator[LedgerStore]:
+    lease = world.lease(by)
+    lease.acquire()
+    stop = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(lease, stop), daemon=True)
+    renewing.start()
+    try:
+        yield world.ledger()
+    finally:
+        stop.set()
+        renewing.join()
+        lease.release()
+
+
+def _renew(lease: Lease, stop: threading.Event) -> None:
+    while not stop.wait(RENEW_S):
+        try:
+            lease.renew()
+        except EvctlError:
+            return  # the ledger's compare-and-swap tells whoever goes on
+
+
+def _outcome(done: Release, before: Release | None, start: float, notes: tuple[str, ...]) -> Outcome:
+    previous = before.model if before else None
+    return Outcome(
+        True, done.revision, done.model, previous, _verified(done), time.monotonic() - start, notes
+    )
+
+
+def _verified(release: Release) -> dict[str, Any]:
+    return {"version": release.model, "digest": release.digest, "golden": True}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
