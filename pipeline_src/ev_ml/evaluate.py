@@ -10,7 +10,14 @@ import joblib
 import numpy as np
 import pandas as pd
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ev_ml.errors import DataError
 from ev_ml.schema import CLASSES, LABEL
@@ -83,14 +90,18 @@ def evaluate(model: Path, features: Path, *, seed: int = 0) -> Evaluation:
     held_out = held_out_vehicles(frame)
     test = frame[frame["vehicle_id"].isin(held_out)].reset_index(drop=True)
     assert_disjoint(fitted, held_out)
-    return judge(fitted, test, seed=seed)
+    # one thread: see train.fit
+    with threadpool_limits(1):
+        return judge(fitted, test, seed=seed)
 
 
 def assert_disjoint(model: FaultModel, held_out: frozenset[str]) -> None:
     """Raise LeakageError when the model was trained on one of these vehicles."""
     seen = {vehicle_key(v) for v in held_out} & model.training_vehicles
     if seen:
-        raise LeakageError(f"{len(seen)} held-out vehicle(s) were trained on", hint="train again with this data")
+        raise LeakageError(
+            f"{len(seen)} held-out vehicle(s) were trained on", hint="train again with this data"
+        )
 
 
 def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation:
@@ -101,7 +112,9 @@ def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation
     classes = tuple(c for c in CLASSES if c in model.classes or c in set(truth))
     healthy = CLASSES[0]
     fault = truth != healthy
-    score = 1.0 - probability[:, model.classes.index(healthy)] if healthy in model.classes else np.ones(len(test))
+    score = (
+        1.0 - probability[:, model.classes.index(healthy)] if healthy in model.classes else np.ones(len(test))
+    )
     both = 0 < fault.sum() < len(fault)
     recall = {c: float((told[truth == c] == c).mean()) if (truth == c).any() else 0.0 for c in classes}
     onehot = truth[:, None] == np.asarray(model.classes)[None, :]

@@ -137,7 +137,8 @@ def from_raw_frame(frame: pd.DataFrame) -> pd.DataFrame:
         columns = [_typed(table, name) for name in names]
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise DataError(f"the telemetry has values of another type: {error}") from error
-    return from_table(pa.table(columns, names=names)).to_pandas()
+    found: pd.DataFrame = from_table(pa.table(columns, names=names)).to_pandas()
+    return found
 
 
 def from_table(table: pa.Table) -> pa.Table:

@@ -1,7 +1,7 @@
 """What a session's features are: name, unit, formula. Each formula runs over all sessions of a batch at once.
 
-Signatures of the faults: mean-difference models and voltage spread (Zheng et al. 2013, J. Power Sources 223:136),
-capacity by Ah per state of charge, resistance at current steps, the thermal mass of `physics.py`.
+Signatures of the faults: mean-difference models and voltage spread (Zheng et al. 2013, J. Power Sources
+223:136), capacity by Ah per state of charge, resistance at current steps, the thermal mass of `physics.py`.
 """
 
 from __future__ import annotations
@@ -55,14 +55,15 @@ def cells_in_series(columns: dict[str, Floats], sessions: Segments, vehicle: Int
     size = int(vehicle.max()) + 1
 
     def by_vehicle(values: Floats) -> Floats:
-        return np.bincount(vehicle, weights=values, minlength=size)
+        return np.bincount(vehicle, weights=values, minlength=size).astype(np.float64)
 
     slope = divide(by_vehicle(follows), by_vehicle(varies))
     plain = divide(by_vehicle(ratio * known), by_vehicle(known))
     spread_v = np.sqrt(divide(by_vehicle(varies), by_vehicle(sessions.count(cell))))
     with np.errstate(invalid="ignore"):
         trusted = (spread_v > 0.05) & (np.abs(slope - plain) < 0.1 * plain)
-    return np.round(np.where(trusted, slope, plain))[vehicle]
+    cells: Floats = np.round(np.where(trusted, slope, plain)).astype(np.float64)
+    return cells[vehicle]
 
 
 def compute(batch: Batch) -> dict[str, Floats]:

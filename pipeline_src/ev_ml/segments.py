@@ -56,7 +56,8 @@ class Segments:
 
     def std(self, x: Floats) -> Floats:
         """Return population standard deviations (two passes: no cancellation)."""
-        return np.sqrt(self.mean(np.square(x - self.spread(self.mean(x)))))
+        out: Floats = np.sqrt(self.mean(np.square(x - self.spread(self.mean(x)))))
+        return out
 
     def low(self, x: Floats) -> Floats:
         """Return minima."""
@@ -72,7 +73,8 @@ class Segments:
 
     def last(self, x: Floats) -> Floats:
         """Return the values of the last rows."""
-        return x[self.starts + self.lengths - 1]
+        out: Floats = x[self.starts + self.lengths - 1]
+        return out
 
     def steps(self, x: Floats) -> Floats:
         """Return differences to the row before, per row; NaN on first rows."""

@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ev_ml.errors import DataError
 from ev_ml.features import FEATURES
@@ -49,11 +49,12 @@ class FaultModel:
 
     def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes)."""
-        return np.asarray(self.estimator.predict_proba(frame[list(self.features)]))
+        return np.asarray(self.estimator.predict_proba(frame[list(self.features)]), dtype=np.float64)
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the most probable class of each row."""
-        return np.asarray(self.classes)[self.predict_proba(frame).argmax(axis=1)]
+        told: np.ndarray = np.asarray(self.classes)[self.predict_proba(frame).argmax(axis=1)]
+        return told
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a set is pickled in the order of its hashes, which differs from process to process
@@ -188,7 +189,7 @@ def _check_spread(groups: pd.Series, target: pd.Series) -> None:
 
 
 def _clear_padding(calibrated: Any) -> None:
-    """Zero the unused bytes in trees' nodes: they hold whatever was in memory, and would change the digest."""
+    """Zero the unused bytes of trees' nodes: they hold what was in memory, which would change the digest."""
     for inner in calibrated.calibrated_classifiers_:
         for tree in getattr(inner.estimator[-1], "estimators_", ()):
             state = tree.tree_.__getstate__()
