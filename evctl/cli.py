@@ -17,7 +17,7 @@ from types import FrameType
 from evctl import __version__
 from evctl.errors import EvctlError
 
-PIPELINE, RUNS, STATE = "the pipeline", "runs", "this machine"
+PIPELINE, RUNS, SERVING, STATE = "the pipeline", "runs", "models and serving", "this machine"
 VERBS: dict[str, tuple[str, str, str]] = {
     "profile list": (STATE, "profile:list_profiles", "the environments"),
     "profile show": (STATE, "profile:show", "one environment, and where each value comes from"),
@@ -34,7 +34,19 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "outputs": (RUNS, "outputs:outputs", "output parameters and artifacts"),
     "cancel": (RUNS, "cancel:cancel", "end a run, and wait until it has ended"),
     "retry": (RUNS, "retry:retry", "rerun what failed, keep what succeeded"),
+    "models list": (SERVING, "models:list_models", "registered models with their metrics"),
+    "models show": (SERVING, "models:show", "one model: metrics, data, run, digest, schema"),
+    "promote": (SERVING, "promote:promote", "make a run's model the one that serves, proved"),
+    "rollback": (SERVING, "rollback:rollback", "bring the last good release back, proved"),
+    "history": (SERVING, "history:history", "the release ledger"),
+    "serving": (SERVING, "serving:serving", "what serves now; serving start, serving stop"),
+    "predict": (SERVING, "predict:predict", "ask the live model about raw telemetry"),
     "experiments": (RUNS, "experiments:experiments", "the groups of runs"),
+    "compare": (RUNS, "compare:compare", "two runs side by side"),
+    "report": (RUNS, "report:report", "a run as one page"),
+    "drift": (RUNS, "drift:drift", "new data against the serving model's reference"),
+    "notify test": (STATE, "notify:test", "a message over each configured channel"),
+    "doctor": (STATE, "doctor:doctor", "what a run needs of this machine: pass, warn, fail"),
     "help": (STATE, "help:topic", "exit-codes, environment"),
 }
 EXIT_CODES = """exit codes
@@ -139,7 +151,7 @@ def _call(function: object, verb: str, rest: list[str]) -> int:
 def overview() -> str:
     """Return the help page: verbs by group, and the exit codes."""
     lines = [f"evctl {__version__}: operate the EV battery health fault classifier", "", "usage: evctl VERB [options]"]
-    for group in (PIPELINE, RUNS, STATE):
+    for group in (PIPELINE, RUNS, SERVING, STATE):
         lines += ["", group]
         lines += [f"  {name:<14} {text}" for name, (where, _, text) in VERBS.items() if where == group]
     lines += ["", "every verb: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help", "", EXIT_CODES]

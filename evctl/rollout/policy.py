@@ -9,20 +9,17 @@ from evctl.errors import RefusedError
 from evctl.rollout.ledger import Release
 
 
-def check_run(
-    run_id: str, *, finished: bool, succeeded: bool, gate: str, reasons: tuple[str, ...] = ()
-) -> None:
-    """Refuse a run that has not ended well or whose gate did not pass."""
+def check_run(run_id: str, *, finished: bool, registered: bool, gate: str, reasons: tuple[str, ...] = ()) -> None:
+    """Refuse the model of a run that has not ended, whose gate said no, or that registered none.
+
+    A run that failed after the registration is no reason: its model passed the gate.
+    """
     if not finished:
         raise RefusedError(f"run {run_id} has not finished", hint=f"evctl status {run_id} --watch")
     if gate == "refused":
-        raise RefusedError(
-            f"the gate refused run {run_id}: {'; '.join(reasons)}", hint=f"evctl status {run_id}"
-        )
-    if not succeeded:
-        raise RefusedError(f"run {run_id} did not succeed", hint=f"evctl logs {run_id} --failed")
-    if gate != "passed":
-        raise RefusedError(f"run {run_id} never reached its gate", hint=f"evctl status {run_id}")
+        raise RefusedError(f"the gate refused run {run_id}: {'; '.join(reasons)}", hint=f"evctl status {run_id}")
+    if not registered:
+        raise RefusedError(f"run {run_id} registered no model", hint=f"evctl status {run_id}")
 
 
 def check_versions(manifest: Mapping[str, Any], here: Mapping[str, str]) -> None:

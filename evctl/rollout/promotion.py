@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from evctl.errors import EvctlError, FailedError, NotFoundError, RefusedError
+from evctl.errors import EvctlError, FailedError, NotFoundError, RefusedError, UnavailableError
 from evctl.rollout import policy
 from evctl.rollout.ledger import Lease, Ledger, LedgerStore, Release, Status
 from evctl.rollout.registry import manifest_of
@@ -49,15 +49,15 @@ class Outcome:
 
 
 def open_world(target: ServiceTarget) -> ServingWorld:
-    """Return the world a target is in."""
+    """Return the world a target is in. UnavailableError for one this version does not drive."""
     if target.backend == "local":
         from evctl.rollout.serving.local import LocalWorld
 
         return LocalWorld(target)
-    from importlib import import_module
-
-    world: ServingWorld = import_module("evctl.rollout.serving.kserve").KServeWorld(target)
-    return world
+    raise UnavailableError(
+        f"service {target.name} is on a cluster, which this version does not drive yet",
+        hint="serve the registered model with kubectl, or promote with --env local",
+    )
 
 
 def deploy(service: Mapping[str, Any], model_uri: str, run_id: str, by: str) -> dict[str, Any]:
@@ -135,6 +135,20 @@ def rollback(
         )  # fmt: skip
         done = _roll(target, world, store, release, canary=None, tell=tell)
     return _outcome(done, live, start, notes)
+
+
+def switch(world: ServingWorld, *, on: bool, by: str, tell: Tell = lambda line: None) -> None:
+    """Start the live release again, or stop it, under the lease. NotFoundError when there is none to start."""
+    with _locked(world, by) as store:
+        if not on:
+            world.stop()
+            return
+        live = store.read()[0].live
+        if live is None:
+            raise NotFoundError("there is no release to start", hint="evctl promote")
+        if world.read().state != "serving":
+            tell(f"starting {live.model}")
+            world.start(live)
 
 
 def _rollback_to(ledger: Ledger, to: int | None) -> Release:

@@ -54,7 +54,9 @@ class Schema:
             missing = ", ".join(self.names[len(row) :][:3])
             raise BadInput(f"row {number} has {len(row)} of {len(self.names)} features; missing {missing}")
         if len(row) > len(self.names):
-            raise BadInput(f"row {number} has {len(row)} values, the last feature of {len(self.names)} is {self.names[-1]}")
+            raise BadInput(
+                f"row {number} has {len(row)} values, the last feature of {len(self.names)} is {self.names[-1]}"
+            )
         return row
 
     def _same_names(self, given: Mapping[str, Any], where: str) -> None:
@@ -110,7 +112,11 @@ def _one_matrix(schema: Schema, given: Any) -> np.ndarray:
         raise BadInput(f"input {given.name} has the shape {shape}, [rows, {len(schema.names)}] is wanted")
     rows, width = shape
     if width != len(schema.names):
-        side = f"missing {schema.names[width]}" if 0 <= width < len(schema.names) else f"the last one is {schema.names[-1]}"
+        side = (
+            f"missing {schema.names[width]}"
+            if 0 <= width < len(schema.names)
+            else f"the last one is {schema.names[-1]}"
+        )
         raise BadInput(f"input {given.name} has {width} features, {len(schema.names)} are wanted; {side}")
     values = _flat(given, (rows, width))
     return schema.matrix([values[i * width : (i + 1) * width] for i in range(rows)])
@@ -128,5 +134,7 @@ def _flat(given: Any, shape: tuple[int, ...]) -> list[Any]:
     if data and isinstance(data[0], list):
         data = [value for row in data for value in (row if isinstance(row, list) else [row])]
     if len(data) != _size(shape):
-        raise BadInput(f"input {given.name} has {len(data)} values, its shape {list(given.shape)} says {_size(shape)}")
+        raise BadInput(
+            f"input {given.name} has {len(data)} values, its shape {list(given.shape)} says {_size(shape)}"
+        )
     return list(data)

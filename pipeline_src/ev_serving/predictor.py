@@ -17,7 +17,9 @@ from ev_ml.bundle import LoadedBundle, load
 from ev_serving.batch import Batcher
 from ev_serving.inputs import BadInput, Schema, matrix_of
 
-PREDICTED = Counter("ev_predictions", "Predicted sessions", ["model_name", "model_version", "predicted_class"])
+PREDICTED = Counter(
+    "ev_predictions", "Predicted sessions", ["model_name", "model_version", "predicted_class"]
+)
 SCORES = Histogram(
     "ev_prediction_score",
     "Probability of the predicted class",
@@ -51,7 +53,10 @@ class Predictor(Model):  # type: ignore[misc]
         return payload
 
     async def predict(
-        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+        self,
+        payload: Any,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
     ) -> Any:
         """Answer a V1 document or a V2 request. InvalidInput (400) for whatever the schema does not allow."""
         try:
@@ -69,7 +74,9 @@ class Predictor(Model):  # type: ignore[misc]
         for name, score in zip(best, answer.max(axis=1), strict=True):
             self._counters[name].inc()
             self._scores.observe(float(score))
-        return self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
+        return (
+            self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
+        )
 
     def _v1(self, answer: np.ndarray, best: list[str]) -> dict[str, Any]:
         manifest = self.bundle.manifest
@@ -95,7 +102,9 @@ class Predictor(Model):  # type: ignore[misc]
                 InferOutput("class", [len(best)], "BYTES", best),
                 InferOutput("probabilities", [len(best), width], "FP64", answer.ravel().tolist()),
                 InferOutput("classes", [width], "BYTES", list(manifest.classes)),
-                InferOutput("thresholds", [width], "FP64", [manifest.thresholds[c] for c in manifest.classes]),
+                InferOutput(
+                    "thresholds", [width], "FP64", [manifest.thresholds[c] for c in manifest.classes]
+                ),
             ],
         )
 

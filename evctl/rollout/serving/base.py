@@ -68,3 +68,11 @@ class ServingWorld(Protocol):
     def undo(self, failed: Release, previous: Release | None) -> None:
         """Take back `apply`; `previous` serves again, and is proved. FailedError if that fails too."""
         ...
+
+    def start(self, release: Release) -> None:
+        """Bring a recorded release up, proved. RefusedError where that is not for us to do."""
+        ...
+
+    def stop(self) -> None:
+        """End the service; its address and its releases stay known. RefusedError where that is not for us to do."""
+        ...

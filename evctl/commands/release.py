@@ -1,0 +1,115 @@
+"""What the release verbs share: the target of a profile, who asks, and the question before a change."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sys
+from dataclasses import dataclass
+
+from evctl.backends.base import Run
+from evctl.commands import resolve
+from evctl.errors import NotFoundError, RefusedError
+from evctl.index import RunIndex
+from evctl.output import columns
+from evctl.profile import Profile
+from evctl.rollout.ledger import Release
+from evctl.rollout.promotion import Outcome
+from evctl.rollout.target import ServiceTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that is to be promoted, and the run that made it."""
+
+    uri: str
+    run_id: str | None
+
+
+def target_of(profile: Profile) -> ServiceTarget:
+    """Return the service of a profile."""
+    return ServiceTarget.of(profile.pipeline_settings().service)
+
+
+def by() -> str:
+    """Return who asks."""
+    return os.environ.get("EVCTL_USER") or getpass.getuser()
+
+
+def confirm(profile: Profile, question: str, *, yes: bool) -> None:
+    """Ask on a terminal where the profile wants it; without one `--yes` is needed."""
+    if yes or not profile.confirm:
+        return
+    if not sys.stdin.isatty():
+        raise RefusedError(f"{profile.name} asks before it changes what serves", hint="the same command with --yes")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RefusedError("not confirmed; nothing was changed")
+
+
+def candidate(reference: str | None, env: str | None) -> tuple[Profile, Candidate]:
+    """Return the model meant by a run, a model version or a URI. RefusedError for a run whose model may not serve."""
+    from ev_ml.bundle import MODEL_NAME
+    from evctl.rollout.registry import manifest_of, models
+
+    if reference and not reference.startswith("@"):
+        profile = resolve.profile(env)
+        store = target_of(profile).store
+        uri = reference if "://" in reference else None
+        for each in () if uri else models(store, MODEL_NAME):
+            if reference in (each["version"], each["digest"]):
+                uri = str(each["uri"])
+        if uri:
+            run_id = manifest_of(uri, store)["provenance"].get("run_id")
+            # a run made elsewhere is not known here; its registration says that the gate let it pass
+            with contextlib.suppress(NotFoundError):
+                _check(_run(str(run_id), env))
+            return profile, Candidate(uri, run_id)
+    found = resolve.run(reference, env)
+    run = found.backend.get(found.run_id)
+    _check(run)
+    if run.model is None:
+        raise RefusedError(f"run {run.run_id} registered no model", hint=f"evctl status {run.run_id}")
+    return found.profile, Candidate(run.model.uri, run.run_id)
+
+
+def _run(run_id: str, env: str | None) -> Run:
+    entry = RunIndex().resolve(run_id, None)
+    found = resolve.run(entry.run_id, env)
+    return found.backend.get(found.run_id)
+
+
+def _check(run: Run) -> None:
+    from evctl.rollout import policy
+
+    policy.check_run(
+        run.run_id,
+        finished=run.finished,
+        registered=run.model is not None,
+        gate=run.gate.decision,
+        reasons=run.gate.reasons,
+    )
+
+
+def outcome_lines(done: Outcome) -> list[str]:
+    """Return what a person reads of a promotion or rollback."""
+    if not done.changed:
+        return [f"unchanged: {done.model} is live already (revision {done.revision})"]
+    before = f", before: {done.previous}" if done.previous else ""
+    return [f"live: {done.model} (revision {done.revision}{before}), proved in {done.duration_s:.1f} s"]
+
+
+def release_document(release: Release) -> dict[str, object]:
+    """Return one entry of `history`."""
+    keys = ("revision", "model", "digest", "run_id", "status", "at", "by", "reason")
+    return {key: getattr(release, key) for key in keys}
+
+
+def release_lines(releases: list[Release]) -> list[str]:
+    """Return the ledger as a table, newest first."""
+    if not releases:
+        return ["no release yet; evctl promote makes the first"]
+    head = ("REVISION", "MODEL", "STATUS", "AT", "BY", "RUN", "REASON")
+    rows = [(str(r.revision), r.model, r.status, r.at, r.by, (r.run_id or "-")[:8], r.reason) for r in releases]
+    return columns([head, *rows])

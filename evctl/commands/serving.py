@@ -1,0 +1,55 @@
+"""`evctl serving`: what serves now; start and stop of the local service."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from evctl.commands import release, resolve
+from evctl.commands.options import Debug, Env, Format, Output, Quiet
+from evctl.output import emit, say
+from evctl.rollout import promotion
+
+
+class Action(StrEnum):
+    """What to do with the service."""
+
+    show = "show"
+    start = "start"
+    stop = "stop"
+
+
+def serving(
+    action: Annotated[Action, typer.Argument(help="start and stop are for the local service.")] = Action.show,
+    env: Env = None,
+    output: Output = Format.table,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Show, start or stop the service. Exit 0 when it serves or was stopped as asked, 9 when it does not serve."""
+    target = release.target_of(resolve.profile(env))
+    world = promotion.open_world(target)
+    if action is not Action.show:
+        promotion.switch(world, on=action is Action.start, by=release.by(), tell=say)
+    now, live = world.read(), world.ledger().read()[0].live
+    document: dict[str, Any] = {
+        "service": target.name,
+        "state": now.state,
+        "model": live.model if live else None,
+        "revision": live.revision if live else None,
+        "digest": now.digest,
+        "url": now.url,
+        "detail": now.detail,
+    }
+    emit(document, output, _lines, dict, name=now.state, quiet=quiet)
+    return 0 if now.state == "serving" or action is Action.stop else 9
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    state, model = document["state"], document["model"] or "no model"
+    lines = [f"{document['service']}: {state}, {model}" + (f" ({document['detail']})" if document["detail"] else "")]
+    if state == "serving":
+        return [*lines, f"  {document['url']}/v2/models/{document['service']}/infer"]
+    return [*lines, "  next: evctl serving start" if document["model"] else "  next: evctl promote"]
