@@ -2,7 +2,7 @@
 
     python benchmarks/features.py [--rows 1000000]     # exits 1 when a limit is broken
 
-Both are measured on the same rows in this one run; memory is the peak of a process of its own, for n and 10n rows.
+Both are measured on the same rows in this one run; memory is the peak of a process, for n and 10n rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def clean_fleet(folder: Path, vehicles: int) -> tuple[Path, int]:
 
 
 def speed(folder: Path) -> tuple[float, float]:
-    """Return seconds of the loop and of the vectorised code, on the same rows in memory; checks they agree."""
+    """Return seconds of the loop and of the vectorised code, on the same rows; checks that they agree."""
     import numpy as np
     import pyarrow.parquet as pq
     from naive_features import naive_features
@@ -92,9 +92,7 @@ def main() -> int:
         print(f"features: {rows:,} rows in {time.perf_counter() - start:.2f} s")
         before, after = peak_mb(small, folder / "a.parquet"), peak_mb(large, folder / "b.parquet")
         growth = after / before
-        print(
-            f"features: peak memory {before:.0f} MB for {few:,} rows, {after:.0f} MB for {rows:,}: x{growth:.2f}"
-        )
+        print(f"features: peak {before:.0f} MB for {few:,} rows, {after:.0f} MB for {rows:,}: x{growth:.2f}")
     return 0 if ratio >= MIN_RATIO and growth <= MAX_GROWTH else 1
 
 

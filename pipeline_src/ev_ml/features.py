@@ -216,6 +216,8 @@ def _require(names: Sequence[str]) -> None:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, read_dictionary=list(TEXT_COLUMNS), memory_map=False)
+        with pq.ParquetFile(path) as file:
+            texts = [name for name in TEXT_COLUMNS if name in file.schema_arrow.names]
+        return pq.ParquetFile(path, read_dictionary=texts)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file: {error}") from error
