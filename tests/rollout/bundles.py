@@ -8,13 +8,14 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
 from ev_ml.bundle import Manifest, build
 from ev_ml.features import FEATURES
 from ev_ml.schema import CLASSES, LABEL
 from ev_ml.train import FaultModel
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 RECALL = 0.9
 
@@ -27,7 +28,9 @@ def make_bundle(folder: Path, data_version: str, *, seed: int, recall: float = R
     frame.iloc[::7, 3] = np.nan
     frame[LABEL] = [CLASSES[n % len(CLASSES)] for n in range(len(frame))]
     frame["vehicle_id"] = [f"ev-{n % 20}" for n in range(len(frame))]
-    estimator = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=200)).fit(frame[list(FEATURES)], frame[LABEL])
+    estimator = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=200)).fit(
+        frame[list(FEATURES)], frame[LABEL]
+    )
     classes = tuple(str(c) for c in estimator.classes_)
     model = FaultModel(
         estimator=estimator, features=tuple(FEATURES), classes=classes, thresholds=dict.fromkeys(classes, 0.5),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from evctl.rollout.registry import Published, publish
 from evctl.rollout.serving.local import LocalWorld
 from evctl.rollout.target import ServiceTarget
-
 from tests.rollout.bundles import make_bundle
 
 

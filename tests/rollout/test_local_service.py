@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from evctl.errors import EvctlError, FailedError, RefusedError
 from evctl.rollout.promotion import deploy, promote, rollback
 from evctl.rollout.registry import Published
@@ -24,14 +25,10 @@ Models = dict[str, Published]
 def request_of(bundle: Path) -> dict[str, Any]:
     golden = json.loads((bundle / "golden.json").read_text())
     rows = golden["rows"][:1]
-    return {
-        "inputs": [{"name": "rows", "shape": [1, len(rows[0])], "datatype": "FP64", "data": list(rows[0])}]
-    }
+    return {"inputs": [{"name": "rows", "shape": [1, len(rows[0])], "datatype": "FP64", "data": list(rows[0])}]}
 
 
-def test_promote_rollback_promote_and_history(
-    target: ServiceTarget, world: LocalWorld, models: Models
-) -> None:
+def test_promote_rollback_promote_and_history(target: ServiceTarget, world: LocalWorld, models: Models) -> None:
     first = promote(target, world, models["a"].uri, by="me")
     assert (first.changed, first.revision, first.previous) == (True, 1, None)
     assert first.duration_s < 15
