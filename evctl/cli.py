@@ -24,7 +24,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "profile check": (STATE, "profile:check", "is a profile right?"),
     "secrets apply": (STATE, "secrets:apply", "set a secret from a file, stdin or a prompt"),
     "secrets list": (STATE, "secrets:list_secrets", "secrets and their keys, never values"),
-    "compile": (PIPELINE, "compile:compile_pipeline", "write the compiled pipeline; --check: is the versioned file current?"),
+    "compile": (
+        PIPELINE,
+        "compile:compile_pipeline",
+        "write the compiled pipeline; --check: is the versioned file current?",
+    ),
     "plan": (PIPELINE, "plan:plan", "what a run would do, and what this engine cannot honour"),
     "upload": (PIPELINE, "upload:upload", "keep a pipeline version named by its content"),
     "run": (RUNS, "run:run", "submit a run and follow it"),
@@ -124,7 +128,9 @@ def _verb(argv: list[str]) -> tuple[str, list[str]]:
         return argv[0], argv[1:]
     family = [name for name in VERBS if name.startswith(argv[0] + " ")]
     if family:
-        raise UsageError(f"evctl {argv[0]} needs one of: {', '.join(name.split()[1] for name in family)}", hint=f"evctl {family[0]}")
+        raise UsageError(
+            f"evctl {argv[0]} needs one of: {', '.join(name.split()[1] for name in family)}", hint=f"evctl {family[0]}"
+        )
     import difflib
 
     near = difflib.get_close_matches(argv[0], VERBS, n=1)
@@ -137,7 +143,9 @@ def _call(function: object, verb: str, rest: list[str]) -> int:
 
     from evctl.errors import UsageError
 
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["--help", "-h"]})
+    app = typer.Typer(
+        add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["--help", "-h"]}
+    )
     app.command(no_args_is_help=False)(function)  # type: ignore[type-var]
     try:
         result = typer.main.get_command(app).main(rest, prog_name=f"evctl {verb}", standalone_mode=False)
@@ -154,14 +162,20 @@ def overview() -> str:
     for group in (PIPELINE, RUNS, SERVING, STATE):
         lines += ["", group]
         lines += [f"  {name:<14} {text}" for name, (where, _, text) in VERBS.items() if where == group]
-    lines += ["", "every verb: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help", "", EXIT_CODES]
+    lines += [
+        "",
+        "every verb: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help",
+        "",
+        EXIT_CODES,
+    ]
     return "\n".join(lines)
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
     pairs = zip(argv, [*argv[1:], ""], strict=True)
     return any(
-        (option in ("-o", "--output") and value == "json") or option in ("-ojson", "--output=json") for option, value in pairs
+        (option in ("-o", "--output") and value == "json") or option in ("-ojson", "--output=json")
+        for option, value in pairs
     )
 
 

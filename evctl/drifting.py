@@ -109,9 +109,7 @@ def check(
     document = report.to_json()
     at = now or datetime.now(UTC)
     past = history.read(profile.name)
-    decision = history.decide(
-        report.verdict, source.version, past, profile.drift, at, _open_run(past, is_open)
-    )
+    decision = history.decide(report.verdict, source.version, past, profile.drift, at, _open_run(past, is_open))
     run = submit(data_version) if decision.retrain and submit is not None and data_version else None
     document = {
         "verdict": document.pop("verdict"),

@@ -23,9 +23,7 @@ _FLEET_ID = re.compile(r"(?i)\b(?:vehicle|veh|ev|vin|car)[-_]?[0-9a-f]*[0-9][-0-
 _VIN = re.compile(r"\b(?=[A-HJ-NPR-Z0-9]*[0-9])(?=[A-HJ-NPR-Z0-9]*[A-Z])[A-HJ-NPR-Z0-9]{17}\b")
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]+@")
 _QUERY = re.compile(r"(?i)([?&][\w.-]*(?:token|key|secret|sig|password|auth|credential)[\w.-]*=)[^&\s]+")
-_ASSIGNED = re.compile(
-    r"(?i)\b((?:\w*_)?(?:token|password|passwd|secret|api_?key|access_?key(?:_id)?))(\s*[=:]\s*)\S+"
-)
+_ASSIGNED = re.compile(r"(?i)\b((?:\w*_)?(?:token|password|passwd|secret|api_?key|access_?key(?:_id)?))(\s*[=:]\s*)\S+")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 
@@ -87,6 +85,25 @@ def run_message(record: Mapping[str, Any], *, secrets: Iterable[str] = ()) -> Me
         facts["url"] = clean(record["url"], hidden)
     title = f"run {run_id[:8]} {facts['env']}: {_HEADLINES[state]}".replace("  ", " ")
     return Message(state, title, "\n".join(_lines(facts)), message_key(run_id, state), facts)
+
+
+def drift_message(check: Mapping[str, Any]) -> Message:
+    """Say what a drift check found, from `evctl drift -o json`'s document."""
+    verdict, data, model = (clean(check.get(key, "")) for key in ("verdict", "data", "model"))
+    drifted = [clean(f["name"]) for f in check.get("features") or () if f.get("drifted")]
+    lines = [clean(reason) for reason in check.get("reasons") or ()]
+    lines += [f"data: {data}", f"model: {model}", f"rows: {check.get('rows', 0)}"]
+    lines.append(f"retraining: {'yes' if check.get('retrain') else 'no'}, {clean(check.get('retrain_reason', ''))}")
+    facts = {
+        "verdict": verdict,
+        "env": clean(check.get("env", "")),
+        "data": data,
+        "model": model,
+        "drifted": drifted[:10],
+        "retrain": bool(check.get("retrain")),
+    }
+    key = message_key("drift", str(check.get("data_digest")), str(check.get("model")), verdict)
+    return Message("drift", f"drift check {facts['env']}: {verdict}", "\n".join(lines), key, facts)
 
 
 def message_key(*parts: str) -> str:

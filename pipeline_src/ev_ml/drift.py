@@ -79,7 +79,7 @@ def compare(
     p_values = np.array([entry.p for entry in measured])
     _, cut = stats.rejected(p_values, config.fdr)
     judged = {entry.column.name: entry.judge(cut, config) for entry in measured}
-    found = _defects(reference, profile, config)
+    found = _defects(reference, profile, sizes, config)
     score, classes = judged.pop("score", None), judged.pop("classes", None)
     features = tuple(sorted(judged.values(), key=lambda feature: feature.effect, reverse=True))
     verdict, reasons = _verdict(features, score, classes, found, config)
@@ -142,9 +142,7 @@ class _Sizes:
 
     def spread(self, null: Null, rows: int, known: int) -> Spread:
         """Return the null at these sizes against `known` vehicles."""
-        return stats.spread(
-            null, vehicles=self.vehicles, rows=rows, reference_vehicles=known, weeks=self.weeks
-        )
+        return stats.spread(null, vehicles=self.vehicles, rows=rows, reference_vehicles=known, weeks=self.weeks)
 
 
 def _measure(column: ReferenceColumn, new: Tally, reference: ReferenceProfile, sizes: _Sizes) -> _Measured:
@@ -205,13 +203,11 @@ def _too_few(rows: int, vehicles: int, config: DriftConfig) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _defects(reference: ReferenceProfile, profile: DriftProfile, config: DriftConfig) -> list[Defect]:
+def _defects(reference: ReferenceProfile, profile: DriftProfile, sizes: _Sizes, config: DriftConfig) -> list[Defect]:
     found = []
     for column in reference.features:
         new = profile.features[column.name]
-        spread = stats.spread(
-            column.null, vehicles=profile.vehicles, rows=profile.rows, reference_vehicles=reference.vehicles
-        )
+        spread = sizes.spread(column.null, profile.rows, reference.vehicles)
         defect = missing_defect(column, new, spread, config.max_missing_increase) or unit_defect(column, new)
         if defect:
             found.append(defect)

@@ -5,16 +5,30 @@ Sums only, so memory does not grow with rows, vehicles or weeks (a few counts a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ev_ml.drift_stats import Floats, Null, coarse_groups, pooled, rank_scores, shares
+from ev_ml.drift_stats import (
+    Floats,
+    Null,
+    coarse_groups,
+    pooled,
+    psi,
+    psi_critical,
+    rank_scores,
+    shares,
+    shift_critical,
+    spread,
+)
 
 MIN_WEEKS = 4
 """Fewer weeks cannot tell a difference between weeks from chance."""
+
+WEEK_P = 0.01
+"""Chance, over all weeks, of taking noise for a difference between weeks."""
 
 MIN_WEEK_VEHICLES = 10
 """A week with fewer vehicles says more of them than of the week."""
@@ -26,6 +40,8 @@ class Week:
 
     counts: Floats
     vehicles: int = 0
+    rows: float = 0.0
+    missing: float = 0.0
 
 
 @dataclass(slots=True)
@@ -82,7 +98,9 @@ class BlockSums:
             of_week = block_week == week
             entry = self.weeks.setdefault(int(week), Week(np.zeros(self.bins)))
             entry.counts = entry.counts + counts[of_week].sum(axis=0)
-            entry.vehicles += int(np.count_nonzero(held[of_week]))
+            entry.vehicles += int(np.count_nonzero(rows[of_week]))
+            entry.rows += float(rows[of_week].sum())
+            entry.missing += float(missing[of_week].sum())
 
     def null(self, counts: NDArray[Any]) -> Null:
         """Return the block variances around the column's overall `counts`."""
@@ -101,16 +119,10 @@ class BlockSums:
         metric = (pool @ covariance @ pool.T) * np.outer(root, root)
         scores = rank_scores(q)
         trace, shift_var = float(np.trace(metric)), float(scores @ covariance @ scores)
-        week_psi, week_shift = self._weeks(q, groups, trace, shift_var)
-        return Null(
-            psi_trace=trace,
-            psi_square=float(np.sum(metric**2)),
-            shift_var=shift_var,
-            missing_var=self._missing_var(),
-            block_rows=total / self.blocks,
-            week_psi=week_psi,
-            week_shift=week_shift,
-        )
+        missing_var, square = self._missing_var(), float(np.sum(metric**2))
+        found = Null(trace, square, shift_var, missing_var, total / self.blocks)
+        week_psi, week_shift, week_missing = self._weeks(q, groups, found)
+        return replace(found, week_psi=week_psi, week_shift=week_shift, week_missing=week_missing)
 
     def _missing_var(self) -> float:
         if self.blocks < 2 or self.rows == 0:
@@ -119,20 +131,27 @@ class BlockSums:
         residual = self.missing_squares - 2 * rate * self.missing_products + rate**2 * self.row_squares
         return float(residual * self.blocks**2 / (self.blocks - 1) / self.rows**2)
 
-    def _weeks(
-        self, q: Floats, groups: NDArray[np.intp], trace: float, shift_var: float
-    ) -> tuple[float, float]:
-        """Return what weeks differ by beyond their vehicles' noise: in PSI, and as variance of the shift."""
+    def _weeks(self, q: Floats, groups: NDArray[np.intp], null: Null) -> tuple[float, float, float]:
+        """Return the most a week differed by beyond chance, in PSI, shift and missing share."""
         weeks = [week for week in self.weeks.values() if week.vehicles >= MIN_WEEK_VEHICLES]
         if len(weeks) < MIN_WEEKS:
-            return 0.0, 0.0
-        coarse, scores = pooled(q, groups), rank_scores(q)
-        total = sum(float(week.counts.sum()) for week in weeks)
-        excess_psi, excess_shift = [], []
+            return 0.0, 0.0, 0.0
+        p, total = WEEK_P / len(weeks), sum(week.rows for week in weeks)
+        coarse, scores, rate = pooled(q, groups), rank_scores(q), self.missing / self.rows
+        most = [0.0, 0.0, 0.0]
         for week in weeks:
-            p = shares(week.counts)
-            noise = (1.0 - float(week.counts.sum()) / total) / week.vehicles
-            off = pooled(p, groups) - coarse
-            excess_psi.append(float(np.sum(off**2 / coarse)) - trace * noise)
-            excess_shift.append(float(scores @ (p - q)) ** 2 - shift_var * noise)
-        return max(0.0, float(np.mean(excess_psi))), max(0.0, float(np.mean(excess_shift)))
+            noise = spread(null, vehicles=week.vehicles, rows=1 << 62, reference_vehicles=1 << 62)
+            outside = 1.0 - week.rows / total  # a week is part of what it is held against
+            gone = abs(week.missing / week.rows - rate)
+            if gone > shift_critical(p, replace(noise, shift_sd=float(np.sqrt(noise.missing_var * outside)))):
+                most[2] = max(most[2], gone)
+            if week.counts.sum() == 0:
+                continue
+            now = shares(week.counts)
+            value = psi(coarse, pooled(now, groups), week.vehicles)
+            moved = abs(float(scores @ (now - q)))
+            if value > psi_critical(p, noise) * outside:
+                most[0] = max(most[0], value - null.psi_trace * noise.size * outside)
+            if moved > shift_critical(p, noise) * float(np.sqrt(outside)):
+                most[1] = max(most[1], moved)
+        return most[0], most[1], most[2]

@@ -86,7 +86,7 @@ def missing_defect(column: ReferenceColumn, new: Tally, spread: Spread, limit: f
     middle = (rate + column.missing_rate) / 2
     # A reference that lacks nothing shows no variance; then each vehicle either has the values or not.
     variance = max(spread.missing_var, middle * (1 - middle) * spread.size)
-    if rise <= MISSING_Z * float(np.sqrt(variance)):
+    if rise <= spread.week_missing + MISSING_Z * float(np.sqrt(variance)):
         return None
     reason = f"{column.name} is missing in {rate:.0%} of the rows, {column.missing_rate:.0%} in the reference"
     return Defect(column.name, reason, rate)

@@ -30,8 +30,9 @@ class Null:
     `psi_trace`, `psi_square`: trace and squared Frobenius norm of the blocks' covariance in PSI's metric,
     so PSI of m vehicles against n is about (1/m + 1/n) times a sum of weighted chi-squares with these first
     two moments. `shift_var`, `missing_var`: variance of one block's mean shift and missing share.
-    `week_psi`, `week_shift`: what whole weeks differ by beyond that, which no number of vehicles averages
-    out. `block_rows`: rows a block.
+    `block_rows`: rows a block. `week_psi`, `week_shift`, `week_missing`: the most that one whole week
+    differed by where chance between vehicles does not explain it (weather, habits); no number of vehicles
+    averages that out.
     """
 
     psi_trace: float
@@ -41,6 +42,7 @@ class Null:
     block_rows: float
     week_psi: float = 0.0
     week_shift: float = 0.0
+    week_missing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Spread:
     missing_var: float
     size: float
     """1/m + 1/n: what the variance of one vehicle is multiplied by."""
+    week_psi: float = 0.0
+    week_shift: float = 0.0
+    week_missing: float = 0.0
 
 
 def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int, weeks: int = 1) -> Spread:
@@ -63,38 +68,54 @@ def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int, wee
     """
     size = 1.0 / max(vehicles, 1) + 1.0 / max(reference_vehicles, 1)
     fewer = max(1.0, null.block_rows / max(rows / max(vehicles, 1), 1.0))
-    mean = null.psi_trace * size * fewer + null.week_psi / max(weeks, 1)
+    mean = null.psi_trace * size * fewer
     df = max(1.0, null.psi_trace**2 / null.psi_square) if null.psi_square > 0 else 1.0
-    variance = null.shift_var * size * fewer + null.week_shift / max(weeks, 1)
-    return Spread(mean / df, df, float(np.sqrt(variance)), null.missing_var * size * fewer, size)
+    held = max(weeks, 1)
+    return Spread(
+        psi_scale=mean / df,
+        psi_df=df,
+        shift_sd=float(np.sqrt(null.shift_var * size * fewer)),
+        missing_var=null.missing_var * size * fewer,
+        size=size,
+        week_psi=null.week_psi / held,
+        week_shift=null.week_shift / float(np.sqrt(held)),
+        week_missing=null.week_missing / float(np.sqrt(held)),
+    )
 
 
 def psi_p(value: float, spread: Spread) -> float:
-    """Probability of a PSI this large without drift."""
+    """Probability of a PSI this large without drift.
+
+    PSI is about a squared distance, so by the triangle inequality its root holds the week's root and the
+    noise's.
+    """
     from scipy.special import chdtrc
 
-    return 1.0 if spread.psi_scale <= 0 else float(chdtrc(spread.psi_df, value / spread.psi_scale))
+    noise = max(0.0, np.sqrt(value) - np.sqrt(spread.week_psi)) ** 2
+    return 1.0 if spread.psi_scale <= 0 else float(chdtrc(spread.psi_df, noise / spread.psi_scale))
 
 
 def psi_critical(p: float, spread: Spread) -> float:
     """PSI that is exceeded with probability `p` without drift."""
     from scipy.special import chdtri
 
-    return float(chdtri(spread.psi_df, p)) * spread.psi_scale
+    noise = float(chdtri(spread.psi_df, p)) * spread.psi_scale
+    return float((np.sqrt(noise) + np.sqrt(spread.week_psi)) ** 2)
 
 
 def shift_p(value: float, spread: Spread) -> float:
     """Two-sided probability of a shift this large without drift."""
     from scipy.special import ndtr
 
-    return 1.0 if spread.shift_sd <= 0 else float(2.0 * ndtr(-abs(value) / spread.shift_sd))
+    noise = max(0.0, abs(value) - spread.week_shift)
+    return 1.0 if spread.shift_sd <= 0 else float(2.0 * ndtr(-noise / spread.shift_sd))
 
 
 def shift_critical(p: float, spread: Spread) -> float:
     """Absolute shift that is exceeded with probability `p` without drift."""
     from scipy.special import ndtri
 
-    return float(-ndtri(p / 2.0)) * spread.shift_sd
+    return float(-ndtri(p / 2.0)) * spread.shift_sd + spread.week_shift
 
 
 def shares(counts: Sequence[int] | NDArray[Any]) -> Floats:

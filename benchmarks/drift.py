@@ -1,0 +1,250 @@
+"""The drift check's figures: speed against Evidently, memory over rows, false alarms, power. `make bench` prints them.
+
+    python benchmarks/drift.py [--rows 10000000] [--quick]
+
+Evidently lives in an environment of its own, made here once (EVCTL_BENCH_HOME, else a cache folder); without a network
+that part is left out and said so. Each timing is a process of its own, so peaks of memory do not mix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+COLUMNS = 40
+GROUP_ROWS = 1_000_000
+ROWS_A_VEHICLE = 1_000
+EVIDENTLY = "evidently==0.7.23"
+
+OURS = """
+import json, resource, sys, time
+from pathlib import Path
+from ev_ml.drift import DriftConfig, compare
+from ev_ml.drift_profile import profile_of
+from ev_ml.reference import ReferenceProfile
+reference = ReferenceProfile.read(Path(sys.argv[1]))
+import scipy.stats, scipy.special
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+report = compare(reference, profile_of(Path(sys.argv[2]), reference), DriftConfig())
+print(json.dumps({"s": time.perf_counter() - start, "rows": report.rows, "verdict": report.verdict,
+                  "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "base_mb": base / 1024}))
+"""
+
+THEIRS = """
+import json, resource, sys, time, warnings
+warnings.filterwarnings("ignore")
+import numpy as np, pandas as pd, pyarrow.parquet as pq
+from evidently import Report, Dataset, DataDefinition
+from evidently.presets import DataDriftPreset
+def read(path, rows):
+    file = pq.ParquetFile(path)
+    names = [n for n in file.schema_arrow.names if n.startswith("f")]
+    parts, have = [], 0
+    for batch in file.iter_batches(1 << 20, columns=names):
+        parts.append(batch.to_pandas()); have += len(parts[-1])
+        if have >= rows: break
+    return pd.concat(parts, ignore_index=True).iloc[:rows]
+rows = int(sys.argv[3])
+start = time.perf_counter()
+reference, new = read(sys.argv[1], rows), read(sys.argv[2], rows)
+definition = DataDefinition(numerical_columns=list(new.columns))
+snapshot = Report([DataDriftPreset()]).run(Dataset.from_pandas(new, definition), Dataset.from_pandas(reference, definition))
+snapshot.dict()
+print(json.dumps({"s": time.perf_counter() - start, "rows": len(new),
+                  "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rows", type=int, default=10_000_000)
+    options.add_argument("--quick", action="store_true", help="a tenth of the rows and of the weeks")
+    chosen = options.parse_args()
+    rows = chosen.rows // 10 if chosen.quick else chosen.rows
+    with tempfile.TemporaryDirectory(prefix="evctl-bench-") as work:
+        speed(Path(work), rows)
+        statistics(Path(work), 20 if chosen.quick else 200)
+
+
+def speed(work: Path, rows: int) -> None:
+    """Print our time and memory, and Evidently's on the largest part it manages."""
+    from ev_ml.reference import build_reference
+
+    base = write_rows(work / "base.parquet", min(rows, 1_000_000), seed=0)
+    build_reference(base).write(work / "reference.json")
+    new = write_rows(work / "new.parquet", rows, seed=1)
+    tenth = write_rows(work / "tenth.parquet", rows // 10, seed=1)
+    small = run([sys.executable, "-c", OURS, work / "reference.json", tenth])
+    ours = run([sys.executable, "-c", OURS, work / "reference.json", new])
+    assert small and ours
+    size = (work / "reference.json").stat().st_size / 1024
+    print(f"drift check, {ours['rows']:,} rows x {COLUMNS} features: {ours['s']:.2f} s, reference {size:.0f} kB")
+    print(
+        f"  memory above imports: {ours['peak_mb'] - ours['base_mb']:.0f} MB; "
+        f"with a tenth of the rows {small['peak_mb'] - small['base_mb']:.0f} MB"
+    )
+    python = evidently_python()
+    if python is None:
+        print("  Evidently could not be installed here: its comparison is left out")
+        return
+    # Evidently compares two frames: the same number of reference rows, as it would be used.
+    reference = write_rows(work / "reference.parquet", rows, seed=2)
+    for part in (rows, rows // 2, rows // 4, rows // 10):
+        theirs = run([python, "-c", THEIRS, reference, new, str(part)], check=False)
+        if theirs:
+            ratio = (theirs["s"] / theirs["rows"]) / (ours["s"] / ours["rows"])
+            print(f"  Evidently's preset, {theirs['rows']:,} rows: {theirs['s']:.1f} s, {theirs['peak_mb']:.0f} MB")
+            print(f"  per row we are {ratio:.1f} times faster (wanted: 10)")
+            return
+        print(f"  Evidently's preset does not finish {part:,} rows here")
+
+
+def statistics(work: Path, weeks: int) -> None:
+    """Print false alarms and power on synthetic week-by-vehicle blocks and on the simulated fleets."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from ev_ml.drift import DriftConfig, compare
+    from ev_ml.drift_profile import profile_of
+    from ev_ml.reference import build_reference
+    from tests.ml.drift_data import write_fleet
+
+    config = DriftConfig()
+    for alike in (0.3, 0.9):
+        shape = {"alike": alike, "features": 34}
+        reference = build_reference(write_fleet(work / "r.parquet", vehicles=256, weeks=4, **shape))
+
+        def verdict(seed: int, reference=reference, shape=shape, **change):
+            path = write_fleet(work / "n.parquet", seed=seed, vehicles=200, **shape, **change)
+            return compare(reference, profile_of(path, reference), config)
+
+        alarms = sum(verdict(1000 + week).verdict != "OK" for week in range(weeks))
+        print(
+            f"synthetic, {alike:.0%} of variance between vehicles: {alarms} false alarms in {weeks} weeks (wanted: 2 %)"
+        )
+        for name, kind in (("f00", "normal"), ("f01", "log-normal"), ("f02", "half zero")):
+            std = next(column.std for column in reference.features if column.name == name)
+            found = 0
+            for seed in range(weeks // 2):
+                report = verdict(5000 + seed, change={name: lambda x, std=std: x + 0.5 * std})
+                found += any(f.name == name and f.drifted for f in report.features)
+            print(
+                f"  half a deviation in one {kind} feature, 200 vehicles: found {found / (weeks // 2):.0%} (wanted: 95 %)"
+            )
+    fleets(work, weeks)
+
+
+def fleets(work: Path, weeks: int) -> None:
+    """The same on features of simulated fleets: single weeks of other v1 vehicles, and of v3's."""
+    from ev_ml.drift import DriftConfig, compare
+    from ev_ml.drift_profile import profile_of
+    from ev_ml.reference import build_reference
+
+    tables = {name: fleet_features(work, name, spec) for name, spec in FLEETS.items()}
+    reference = build_reference(tables["reference"])
+    rng = np.random.default_rng(0)
+    for name, wanted in (("undrifted", ("OK",)), ("v3", ("DRIFT",))):
+        table = pq.read_table(tables[name])
+        names = np.unique(table["vehicle_id"].to_numpy(zero_copy_only=False).astype(str))
+        week = (table["session_start"].cast(pa.timestamp("s", "UTC")).cast(pa.int64()).to_numpy()) // (7 * 86_400)
+        vehicle = table["vehicle_id"].to_numpy(zero_copy_only=False).astype(str)
+        whole = [w for w in np.unique(week) if np.count_nonzero(week == w) >= 2 * len(names)]
+        hits = 0
+        for _ in range(weeks):
+            some = rng.choice(names, size=min(200, len(names) // 2), replace=False)
+            mask = (week == rng.choice(whole)) & np.isin(vehicle, some)
+            pq.write_table(table.filter(pa.array(mask)), work / "week.parquet")
+            verdict = compare(reference, profile_of(work / "week.parquet", reference), DriftConfig()).verdict
+            hits += verdict in wanted
+        print(f"simulated weeks, 200 vehicles, of the {name} fleet: {hits} of {weeks} are {' or '.join(wanted)}")
+
+
+FLEETS = {
+    "reference": {"fleet": "v1"},
+    "undrifted": {"fleet": "v1", "seed": 4242, "vehicles": 600},
+    "v3": {"fleet": "v3"},
+}
+
+
+def fleet_features(work: Path, name: str, spec: dict) -> Path:
+    from ev_ml.features import generate
+    from ev_ml.ingest import ingest
+    from ev_ml.validate import validate
+
+    raw, clean, out = (work / f"{name}.{part}.parquet" for part in ("raw", "clean", "features"))
+    ingest(name, raw, data={"versions": {name: spec}})
+    validate(raw, clean)
+    generate(clean, out)
+    raw.unlink()
+    clean.unlink()
+    return out
+
+
+def write_rows(path: Path, rows: int, *, seed: int) -> Path:
+    """Write rows of `COLUMNS` features of several shapes."""
+    writer = None
+    for start in range(0, rows, GROUP_ROWS):
+        rng = np.random.default_rng((seed, start))
+        size = min(GROUP_ROWS, rows - start)
+        columns = {
+            "vehicle_id": pa.array(((start + np.arange(size)) // ROWS_A_VEHICLE).astype(str)).dictionary_encode()
+        }
+        for index in range(COLUMNS):
+            values = rng.standard_normal(size)
+            columns[f"f{index:02d}"] = np.exp(values) if index % 4 == 1 else values
+        table = pa.table(columns)
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=["vehicle_id"])
+        writer.write_table(table)
+    if writer:
+        writer.close()
+    return path
+
+
+def evidently_python() -> Path | None:
+    """Return the Python of Evidently's own environment, made when it is missing; None when it cannot be."""
+    base = Path(os.environ.get("EVCTL_BENCH_HOME") or Path.home() / ".cache" / "evctl-bench")
+    python = base / "evidently" / "bin" / "python"
+    if (base / "evidently" / "ready").exists():
+        return python
+    print(f"  making an environment for {EVIDENTLY} ...", flush=True)
+    start = time.perf_counter()
+    try:
+        subprocess.run([sys.executable, "-m", "venv", str(base / "evidently")], check=True, capture_output=True)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "-q", EVIDENTLY, "pandas<3", "pyarrow"],
+            check=True,
+            capture_output=True,
+        )
+    except subprocess.CalledProcessError as error:
+        print(f"  {error.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
+        return None
+    (base / "evidently" / "ready").touch()
+    print(f"  made in {time.perf_counter() - start:.0f} s")
+    return python
+
+
+def run(command: list, *, check: bool = True) -> dict | None:
+    """Run one measurement and return what it prints; None when it fails or takes over ten minutes."""
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        if check:
+            raise SystemExit(done.stderr)
+        print("   ", (done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"])[-1])
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""`evctl notify test`: a message over each configured channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evctl.commands import resolve
+from evctl.commands.options import Debug, Env, Format, Output, Quiet
+from evctl.notify import NotifyReport, notify, test_message
+from evctl.output import columns, emit
+
+
+def test(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
+    """Send a test message to every channel; 9 when one of them does not take it."""
+    from evctl.drift_actions import secrets_folder
+
+    profile = resolve.profile(env)
+    config = profile.notify.model_dump(mode="json", exclude_none=True)
+    report = notify(test_message(profile.name), config, secrets_dir=secrets_folder())
+    emit(report, output, _lines, _document, name="ok" if report.ok else "failed", quiet=quiet)
+    return 0 if report.ok else 9
+
+
+def _lines(report: NotifyReport) -> list[str]:
+    if not report.deliveries:
+        return ["no channel is configured: add notify.channels to the profile"]
+    rows = [("CHANNEL", "STATUS", "ATTEMPTS", "WHY")]
+    rows += [(d.channel, d.status, str(d.attempts), d.reason or "") for d in report.deliveries]
+    return columns(rows)
+
+
+def _document(report: NotifyReport) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "channels": [
+            {"name": d.channel, "status": d.status, "attempts": d.attempts, "reason": d.reason}
+            for d in report.deliveries
+        ],
+    }

@@ -1,0 +1,51 @@
+"""What follows a drift check: a retraining run, an alert."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evctl.drifting import IsOpen, Submit
+from evctl.errors import NotFoundError
+from evctl.profile import Profile
+from evctl.state import home
+
+
+def retraining(profile: Profile) -> tuple[Submit, IsOpen]:
+    """Return how a retraining run is submitted in this environment, and how one is asked whether it goes on."""
+    from evctl.backends import get_backend
+
+    backend = get_backend(profile)
+
+    def submit(data_version: str) -> str:
+        from evctl import lifecycle
+
+        with tempfile.TemporaryDirectory() as folder:
+            return lifecycle.submit(profile, backend, {"data_version": data_version}, Path(folder))
+
+    def is_open(run_id: str) -> bool:
+        try:
+            return not backend.get(run_id).finished
+        except NotFoundError:
+            return False
+
+    return submit, is_open
+
+
+def alert(profile: Profile, check: dict[str, Any]) -> str | None:
+    """Tell the channels of drift or broken data, once for data, model and verdict. Returns what to say."""
+    from evctl.notify import notify
+    from evctl.notify_message import drift_message
+
+    if check["verdict"] not in {"DRIFT", "DATA_QUALITY"}:
+        return None
+    config = profile.notify.model_dump(mode="json", exclude_none=True)
+    report = notify(drift_message(check), config, secrets_dir=secrets_folder(), marker_dir=home() / "drift" / "told")
+    return f"notify: {report.summary}"
+
+
+def secrets_folder() -> Path:
+    """Return where this machine keeps `/secrets`."""
+    return Path(os.environ.get("EV_SECRETS_DIR") or home() / "secrets")
