@@ -25,10 +25,7 @@ def cells_of(vehicle):
     groups = [g for _, g in vehicle.groupby("session_id", sort=False)]
     var = sum(((g.cell_voltage_mean_v - g.cell_voltage_mean_v.mean()) ** 2).sum() for g in groups)
     cov = sum(
-        (
-            (g.cell_voltage_mean_v - g.cell_voltage_mean_v.mean())
-            * (g.pack_voltage_v - g.pack_voltage_v.mean())
-        ).sum()
+        ((g.cell_voltage_mean_v - g.cell_voltage_mean_v.mean()) * (g.pack_voltage_v - g.pack_voltage_v.mean())).sum()
         for g in groups
     )
     plain = np.mean([g.pack_voltage_v.mean() / g.cell_voltage_mean_v.mean() for g in groups])

@@ -97,17 +97,14 @@ def _tasks(a: Run, b: Run) -> list[dict[str, Any]]:
         attempts = [side[name].attempts if name in side else None for side in sides]
         reasons = [side[name].reason if name in side else None for side in sides]
         changed = states[0] != states[1] or attempts[0] != attempts[1] or reasons[0] != reasons[1]
-        entries.append(
-            {"name": name, "changed": changed, "states": states, "attempts": attempts, "reasons": reasons}
-        )
+        entries.append({"name": name, "changed": changed, "states": states, "attempts": attempts, "reasons": reasons})
     return entries
 
 
 def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     names = [*a, *(name for name in b if name not in a)]
     return {
-        name: {"first": a.get(name), "second": b.get(name), "changed": a.get(name) != b.get(name)}
-        for name in names
+        name: {"first": a.get(name), "second": b.get(name), "changed": a.get(name) != b.get(name)} for name in names
     }
 
 

@@ -42,8 +42,9 @@ def compile_profile(profile: Profile) -> CompiledPipeline:
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        from ev_pipeline.wiring import build_pipeline
         from kfp import compiler
+
+        from ev_pipeline.wiring import build_pipeline
 
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "pipeline.yaml"
@@ -69,7 +70,8 @@ def require_image(profile: Profile) -> None:
     where = f"profiles/{profile.name}.yaml"
     if profile.image.name is None:
         raise RefusedError(
-            f"profile {profile.name} names no image", hint=f"set in {where}: image: {{name: <registry>/<name>@sha256:<digest>}}"
+            f"profile {profile.name} names no image",
+            hint=f"set in {where}: image: {{name: <registry>/<name>@sha256:<digest>}}",
         )
     if profile.image.mode == "prebuilt" and "@sha256:" not in profile.image.name:
         raise RefusedError(

@@ -91,9 +91,7 @@ def checks_for(profile: Profile) -> tuple[Check, ...]:
 def diagnose(checks: Sequence[Check]) -> tuple[Result, ...]:
     """Run checks side by side and return their results in the given order; one that hangs is left behind."""
     waiting = [_started(check) for check in checks]
-    return tuple(
-        _collected(check, answers, start) for check, (answers, start) in zip(checks, waiting, strict=True)
-    )
+    return tuple(_collected(check, answers, start) for check, (answers, start) in zip(checks, waiting, strict=True))
 
 
 def document(env: str, results: Sequence[Result]) -> dict[str, Any]:

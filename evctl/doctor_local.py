@@ -46,9 +46,7 @@ def python_version() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] > NEWEST_PYTHON:
         newest = ".".join(map(str, NEWEST_PYTHON))
-        return warned(
-            f"Python {found} is newer than any evctl was tried with", f"python{newest} -m venv .venv"
-        )
+        return warned(f"Python {found} is newer than any evctl was tried with", f"python{newest} -m venv .venv")
     return passed(f"Python {found}")
 
 
@@ -123,9 +121,7 @@ def disk_space() -> Finding:
 def profile_valid(profile: Profile) -> Finding:
     """Does the profile hold together beyond its types?"""
     if profile.backend == "kubeflow" and profile.image.name is None:
-        return warned(
-            "image.name is unset: it compiles, and upload and run refuse", "set image.name by digest"
-        )
+        return warned("image.name is unset: it compiles, and upload and run refuse", "set image.name by digest")
     names = [channel.name for channel in profile.notify.channels]
     if len(names) != len(set(names)):
         return failed("two notification channels have one name", "evctl profile show")
@@ -185,9 +181,7 @@ def serving_port(profile: Profile) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            return warned(
-                f"port {port} is taken: by the service itself, or by something else", "evctl serving"
-            )
+            return warned(f"port {port} is taken: by the service itself, or by something else", "evctl serving")
     return passed(f"port {port} is free")
 
 

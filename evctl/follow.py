@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from evctl.backends.base import TERMINAL_TASK_STATES, Run, TaskState
 from evctl.output import clean, is_terminal, say
 from evctl.views import STYLES, header, task_line, verdict_lines
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 
 def show(snapshots: Iterable[Run]) -> Run:
@@ -23,7 +27,8 @@ def _lines(snapshots: Iterable[Run]) -> Run:
             say(header(run))
         for task in run.tasks:
             key, now = (*task.path, task.name), (task.state, task.attempts)
-            if task.kind != "task" or told.get(key, (TaskState.PENDING, 0)) == now or told.get(key, now)[0] in TERMINAL_TASK_STATES:
+            before = told.get(key, (TaskState.PENDING, 0))
+            if task.kind != "task" or before == now or before[0] in TERMINAL_TASK_STATES:
                 continue
             told[key] = now
             say(clean(task_line(task)))
@@ -50,7 +55,7 @@ def _live(snapshots: Iterable[Run]) -> Run:
     return last
 
 
-def _tree(run: Run) -> object:
+def _tree(run: Run) -> Group:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.text import Text

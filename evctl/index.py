@@ -73,7 +73,7 @@ class RunIndex:
             rows = db.execute(
                 "select * from runs where ? is null or env = ? order by created_at desc, rowid desc", (env, env)
             ).fetchall()
-        return [IndexEntry(*row[:6], bool(row[6]), bool(row[7])) for row in rows]
+        return [IndexEntry(row[0], row[1], row[2], row[3], row[4], row[5], bool(row[6]), bool(row[7])) for row in rows]
 
     def resolve(self, ref: str | None, env: str | None = None) -> IndexEntry:
         """Return the run that an id, unique prefix, name, `@latest` or `@last-good` means; None is `@latest`.
@@ -127,7 +127,9 @@ class RunIndex:
     def _rebuild(self) -> sqlite3.Connection:
         aside = self.path.with_name(f"state.db.corrupt-{int(time.time())}")
         self.path.replace(aside)
-        print(f"warning: the run ledger was corrupt; kept as {aside.name}, rebuilt from the run folders", file=sys.stderr)
+        print(
+            f"warning: the run ledger was corrupt; kept as {aside.name}, rebuilt from the run folders", file=sys.stderr
+        )
         db = self._connect()
         for record in sorted((self.folder / "runs").glob("*/record.json")):
             known = json.loads(record.read_text())

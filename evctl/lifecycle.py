@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from evctl.backends.base import Backend, Run, RunRequest, RunState, TaskState
-from evctl.compiler import coerce, compile_profile, require_image
+from evctl.compiler import coerce, compile_profile
 from evctl.errors import DeadlineError, FailedError, RefusedError, UsageError
 from evctl.profile import Profile
 
@@ -31,14 +32,19 @@ def run_name(profile: Profile, data_version: str, now: datetime | None = None) -
 
 
 def submit(
-    profile: Profile, backend: Backend, raw: dict[str, str], folder: Path, *, use_cache: bool = True, name: str | None = None
+    profile: Profile,
+    backend: Backend,
+    raw: dict[str, str],
+    folder: Path,
+    *,
+    use_cache: bool = True,
+    name: str | None = None,
 ) -> str:
     """Compile for the profile, type the parameters, and start a run; nothing is started when one is wrong.
 
     Args:
         raw: parameters as typed. folder: where the package may be written meanwhile.
     """
-    require_image(profile)
     compiled = compile_profile(profile)
     parameters = coerce(compiled.spec, raw)
     version = str(parameters.get("data_version", ""))
@@ -70,7 +76,8 @@ def follow(backend: Backend, run_id: str, *, poll_s: float = 0.3, timeout_s: flo
             return
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineError(
-                f"run {run_id[:8]} has not ended after {timeout_s:g} s; it goes on", hint=f"evctl status {run_id[:8]} --watch"
+                f"run {run_id[:8]} has not ended after {timeout_s:g} s; it goes on",
+                hint=f"evctl status {run_id[:8]} --watch",
             )
         time.sleep(poll_s)
 
@@ -102,7 +109,4 @@ def failed_tasks(run: Run) -> list[str]:
 
 
 def _last(snapshots: Iterator[Run]) -> Run:
-    run = next(snapshots)
-    for run in snapshots:
-        pass
-    return run
+    return deque(snapshots, maxlen=1)[0]

@@ -62,9 +62,7 @@ class NotifyReport:
     @property
     def log(self) -> str:
         """The message and each delivery as lines for the task's log."""
-        return "\n".join(
-            [self.message.title, self.message.text, *(f"channel {p}" for p in self._channel_lines())]
-        )
+        return "\n".join([self.message.title, self.message.text, *(f"channel {p}" for p in self._channel_lines())])
 
     def _channel_lines(self) -> list[str]:
         return [
@@ -82,9 +80,7 @@ def notify_run(
 ) -> NotifyReport:
     """Tell how a run ended; see `notify_message.run_message` for the record and `notify` for the rest."""
     secrets = known_secrets(config, _secrets_dir(secrets_dir))
-    return notify(
-        run_message(record, secrets=secrets), config, secrets_dir=secrets_dir, marker_dir=marker_dir
-    )
+    return notify(run_message(record, secrets=secrets), config, secrets_dir=secrets_dir, marker_dir=marker_dir)
 
 
 def notify(
@@ -180,7 +176,5 @@ def _mark(marker: Path, delivery: Delivery) -> Delivery:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError as error:
-        return Delivery(
-            delivery.channel, "sent", delivery.attempts, f"a repeat cannot be told: {clean(error)}"
-        )
+        return Delivery(delivery.channel, "sent", delivery.attempts, f"a repeat cannot be told: {clean(error)}")
     return delivery

@@ -56,7 +56,9 @@ def load_profile(name: str) -> LoadedProfile:
     """
     path = folder() / f"{name}.yaml"
     if "/" in name or not path.is_file():
-        raise NotFoundError(f"no profile {name!r} in {folder()}; known: {', '.join(names()) or 'none'}", hint="evctl profile list")
+        raise NotFoundError(
+            f"no profile {name!r} in {folder()}; known: {', '.join(names()) or 'none'}", hint="evctl profile list"
+        )
     values, lines = _read(path)
     origins = {".".join(map(str, key)): f"{path.name}:{line}" for key, line in lines.items()}
     expanded = _expand(values, (), path, lines, origins)
@@ -81,7 +83,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
             return out
         if isinstance(node, yaml.SequenceNode):
             return [build(each, (*key, at)) for at, each in enumerate(node.value)]
-        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        return yaml.SafeLoader("").construct_object(node)
 
     try:
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
@@ -102,7 +104,9 @@ def _expand(value: Any, key: Key, path: Path, lines: Mapping[Key, int], origins:
         return [_expand(each, (*key, at), path, lines, origins) for at, each in enumerate(value)]
     where = f"{path}:{lines.get(key, 1)}: {'.'.join(map(str, key))}"
     if value and key and _SECRET_KEY.search(str(key[-1])):
-        raise UsageError(f"{where}: a secret never stands in a profile", hint="evctl secrets apply, and name the key here")
+        raise UsageError(
+            f"{where}: a secret never stands in a profile", hint="evctl secrets apply, and name the key here"
+        )
     if not isinstance(value, str) or "${" not in value:
         return value
 
@@ -110,7 +114,9 @@ def _expand(value: Any, key: Key, path: Path, lines: Mapping[Key, int], origins:
         name, default = match[1], match[2]
         known = str(home()) if name == "EVCTL_HOME" else os.environ.get(name, default)
         if known is None:
-            raise UsageError(f"{where}: the variable {name} is not set", hint=f"export {name}=..., or write ${{{name}:-default}}")
+            raise UsageError(
+                f"{where}: the variable {name} is not set", hint=f"export {name}=..., or write ${{{name}:-default}}"
+            )
         return known
 
     origins[".".join(map(str, key))] = "$" + _VARIABLE.search(value)[1] if _VARIABLE.search(value) else path.name  # type: ignore[index]
@@ -129,7 +135,9 @@ def _validated(name: str, values: dict[str, Any], path: Path, lines: Mapping[Key
         dotted = ".".join(map(str, key))
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1)
-            raise UsageError(f"{path}:{line}: unknown key {dotted}", hint=f"did you mean {near[0]}?" if near else None) from error
+            raise UsageError(
+                f"{path}:{line}: unknown key {dotted}", hint=f"did you mean {near[0]}?" if near else None
+            ) from error
         said = f"{first['msg']}, not {first['input']!r}" if not isinstance(first["input"], dict) else first["msg"]
         raise UsageError(f"{path}:{line}: {dotted}: {said}", hint=f"evctl profile check {name}") from error
 

@@ -37,17 +37,13 @@ def write_report(profile: Profile, backend: Backend, run_id: str, target: Path |
     return path.absolute()
 
 
-def render(
-    profile: Profile, run: Run, outputs: Outputs | None, fetch: Callable[[Artifact, Path], Path]
-) -> str:
+def render(profile: Profile, run: Run, outputs: Outputs | None, fetch: Callable[[Artifact, Path], Path]) -> str:
     """Return the page of a run, from its task tree, its artifacts and the newest drift check of its model."""
     artifacts = {f"{a.task}.{a.name}": a for a in outputs.artifacts} if outputs else {}
     evaluation = document_of(artifacts.get("evaluate_fault_model.evaluation"), fetch)
     validation = document_of(artifacts.get("validate_battery_data.report"), fetch)
     version = run.model.version if run.model else None
-    checks = [
-        check for check in drift_history.read(profile.name) if version and check.get("model") == version
-    ]
+    checks = [check for check in drift_history.read(profile.name) if version and check.get("model") == version]
     return report_page(
         run_document(run),
         evaluation=evaluation,

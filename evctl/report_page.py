@@ -56,9 +56,7 @@ def decision(run: Mapping[str, Any]) -> str:
     gate = run.get("gate") or {}
     lines = []
     if gate.get("accuracy") is not None and gate.get("threshold") is not None:
-        lines.append(
-            f"accuracy {float(gate['accuracy']):.4f} against a threshold of {float(gate['threshold']):.4f}"
-        )
+        lines.append(f"accuracy {float(gate['accuracy']):.4f} against a threshold of {float(gate['threshold']):.4f}")
     lines += [str(reason) for reason in gate.get("reasons") or ()]
     failed = next((t for t in run.get("tasks") or () if t.get("state") == "FAILED"), None)
     if failed:
@@ -91,9 +89,7 @@ def _no_evaluation() -> str:
 
 def _drift(check: Mapping[str, Any] | None) -> str:
     if not check:
-        return (
-            '<p class="soft">No drift check of this model yet: <code>evctl drift --data-version V</code></p>'
-        )
+        return '<p class="soft">No drift check of this model yet: <code>evctl drift --data-version V</code></p>'
     said = f"{check.get('verdict')}: {check.get('data')} on {check.get('at')}, "
     said += f"{check.get('rows', 0):,} rows of {check.get('vehicles', 0):,} vehicles"
     reasons = "".join(f"<p>{escape(str(reason))}</p>" for reason in check.get("reasons") or ())

@@ -136,7 +136,12 @@ def outputs_lines(outputs: Outputs) -> Iterator[str]:
     yield from ("", "artifacts")
     yield from columns(
         [
-            (f"  {each.task}.{each.name}", each.type, f"{each.size_bytes:,} B" if each.size_bytes is not None else "gone", each.uri)
+            (
+                f"  {each.task}.{each.name}",
+                each.type,
+                f"{each.size_bytes:,} B" if each.size_bytes is not None else "gone",
+                each.uri,
+            )
             for each in outputs.artifacts
         ]
     )

@@ -278,9 +278,7 @@ def test_a_marker_that_cannot_be_written_does_not_fail_anything(tmp_path, receiv
     assert notify_run(RECORD, settings, secrets_dir=tmp_path, marker_dir=tmp_path / "file").ok
 
 
-@pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "not a url", "", "http://", "http://[::1", "ftp://x/y"]
-)
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "not a url", "", "http://", "http://[::1", "ftp://x/y"])
 def test_a_bad_url_is_told_and_never_shown(tmp_path, url):
     report = notify(run_message(RECORD), config(tmp_path, hook=url), secrets_dir=tmp_path, sleep=quick)
     assert report.deliveries[0].status == "failed"

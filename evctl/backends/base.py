@@ -24,9 +24,7 @@ class RunState(StrEnum):
     CANCELED = "CANCELED"
 
 
-TERMINAL_RUN_STATES = frozenset(
-    {RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED, RunState.CANCELED}
-)
+TERMINAL_RUN_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED, RunState.CANCELED})
 
 
 class TaskState(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ from evctl.profile_files import load_profile
 
 
 def compile_pipeline(
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Where to write; none is the versioned file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Where to write; none is the versioned file.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing: is the file current?")] = False,
     env: Env = None,
     output: Output = Format.table,
@@ -23,9 +25,13 @@ def compile_pipeline(
 ) -> int:
     """Compile the pipeline; without --env, prod's versioned file."""
     name = env or "prod"
-    target = file or (Path("pipeline_src") / VERSIONED_FILE if name == "prod" and Path("pipeline_src").is_dir() else Path(f"{name}-{VERSIONED_FILE}"))
+    target = file or (
+        Path("pipeline_src") / VERSIONED_FILE
+        if name == "prod" and Path("pipeline_src").is_dir()
+        else Path(f"{name}-{VERSIONED_FILE}")
+    )
     compiled = compile_profile(load_profile(name).profile)
-    document = {"env": name, "file": str(target), "digest": compiled.digest, "current": True}
+    document: dict[str, Any] = {"env": name, "file": str(target), "digest": compiled.digest, "current": True}
     if check:
         changes = difference(compiled, target)
         if changes:
@@ -34,5 +40,12 @@ def compile_pipeline(
     else:
         compiled.write(target)
     said = "current" if document["current"] else "STALE; next: evctl compile"
-    emit(document, output, lambda d: [f"{d['file']}  {d['digest'][:12]}  {said if check else 'written'}"], lambda d: d, name=str(target), quiet=quiet)
+    emit(
+        document,
+        output,
+        lambda d: [f"{d['file']}  {d['digest'][:12]}  {said if check else 'written'}"],
+        lambda d: d,
+        name=str(target),
+        quiet=quiet,
+    )
     return 0 if document["current"] else 1

@@ -31,7 +31,9 @@ def logs(
     found = resolve.run(run, env)
     names = lifecycle.failed_tasks(found.backend.get(found.run_id)) if failed else [task]
     for name in names:
-        for line in found.backend.logs(found.run_id, name.replace("-", "_") if name else None, follow=follow, tail=tail):
+        for line in found.backend.logs(
+            found.run_id, name.replace("-", "_") if name else None, follow=follow, tail=tail
+        ):
             if output is Format.json:
                 print(json.dumps({"task": line.task, "attempt": line.attempt, "text": line.text}))
             else:

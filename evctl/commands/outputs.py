@@ -36,10 +36,19 @@ def outputs(
             artifacts=tuple(each for each in result.artifacts if each.task == wanted),
         )
         if not result.parameters and not result.artifacts:
-            raise NotFoundError(f"task {wanted} of run {found.run_id[:8]} has no outputs", hint=f"evctl status {found.run_id[:8]}")
+            raise NotFoundError(
+                f"task {wanted} of run {found.run_id[:8]} has no outputs", hint=f"evctl status {found.run_id[:8]}"
+            )
     if download is not None:
         for each in result.artifacts:
             where = found.backend.fetch(each, download / each.task / each.name)
             say(f"{each.task}.{each.name} -> {where}")
-    emit(result, output, outputs_lines, outputs_document, name="\n".join(each.uri for each in result.artifacts), quiet=quiet)
+    emit(
+        result,
+        output,
+        outputs_lines,
+        outputs_document,
+        name="\n".join(each.uri for each in result.artifacts),
+        quiet=quiet,
+    )
     return 0

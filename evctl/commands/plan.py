@@ -21,6 +21,23 @@ def _lines(result: Plan) -> list[str]:
     rows = [("TASK", "CPU", "MEMORY", "ATTEMPTS", "TIMEOUT", "CACHED", "SECRETS", "IMAGE")]
     for task in result.tasks:
         timeout = f"{task.timeout_s} s" if task.timeout_s else "none"
-        rows.append((task.name, task.cpu or "-", task.memory or "-", str(task.retries + 1), timeout, "yes" if task.cache else "never", ", ".join(task.secrets) or "-", task.image))  # fmt: skip
+        rows.append(
+            (
+                task.name,
+                task.cpu or "-",
+                task.memory or "-",
+                str(task.retries + 1),
+                timeout,
+                "yes" if task.cache else "never",
+                ", ".join(task.secrets) or "-",
+                task.image,
+            )
+        )
     parameters = [("  " + key, str(value)) for key, value in result.parameters.items()]
-    return [f"{result.env}  pipeline {result.digest[:12]}", *columns(rows), "parameters", *columns(parameters), *(f"warning: {w}" for w in result.warnings)]  # fmt: skip
+    return [
+        f"{result.env}  pipeline {result.digest[:12]}",
+        *columns(rows),
+        "parameters",
+        *columns(parameters),
+        *(f"warning: {w}" for w in result.warnings),
+    ]

@@ -17,8 +17,16 @@ Name = Annotated[str | None, typer.Argument(help="The profile; none is EVCTL_ENV
 def list_profiles(output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
     """List the environments."""
     found = [profile_files.load_profile(name).profile for name in profile_files.names()]
-    document = {"profiles": [{"name": p.name, "backend": p.backend, "namespace": p.namespace, "description": p.description} for p in found]}
-    rows = [("NAME", "ENGINE", "NAMESPACE", "DESCRIPTION"), *((p.name, p.backend, p.namespace, p.description) for p in found)]
+    document = {
+        "profiles": [
+            {"name": p.name, "backend": p.backend, "namespace": p.namespace, "description": p.description}
+            for p in found
+        ]
+    }
+    rows = [
+        ("NAME", "ENGINE", "NAMESPACE", "DESCRIPTION"),
+        *((p.name, p.backend, p.namespace, p.description) for p in found),
+    ]
     emit(document, output, lambda _: columns(rows), lambda d: d, name="\n".join(p.name for p in found), quiet=quiet)
     return 0
 
@@ -41,7 +49,14 @@ def check(name: Name = None, output: Output = Format.table, quiet: Quiet = False
     """Check one profile, or all."""
     wanted = [name] if name else profile_files.names()
     found = [profile_files.load_profile(each).profile.name for each in wanted]
-    emit({"valid": found}, output, lambda d: [f"{each}: valid" for each in d["valid"]], lambda d: d, name="\n".join(found), quiet=quiet)
+    emit(
+        {"valid": found},
+        output,
+        lambda d: [f"{each}: valid" for each in d["valid"]],
+        lambda d: d,
+        name="\n".join(found),
+        quiet=quiet,
+    )
     return 0
 
 

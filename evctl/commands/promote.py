@@ -14,7 +14,8 @@ from evctl.rollout import promotion
 
 def promote(
     model: Annotated[
-        str | None, typer.Argument(metavar="RUN|MODEL", help="A run, a model version or a model's URI; none is @latest.")
+        str | None,
+        typer.Argument(metavar="RUN|MODEL", help="A run, a model version or a model's URI; none is @latest."),
     ] = None,
     canary: Annotated[int | None, typer.Option(min=1, max=99, help="Percent of requests to begin with.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,

@@ -12,6 +12,7 @@ from evctl import lifecycle
 from evctl.backends import get_backend
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
+from evctl.compiler import require_image
 from evctl.documents import run_document
 from evctl.errors import UsageError
 from evctl.follow import show
@@ -35,6 +36,7 @@ def run(
 ) -> int:
     """Submit a run and follow it; Ctrl-C leaves it running."""
     profile = resolve.profile(env)
+    require_image(profile)
     backend = get_backend(profile)
     raw = _parameters(data_version, accuracy_threshold, param or [])
     with tempfile.TemporaryDirectory() as folder:

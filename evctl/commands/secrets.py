@@ -17,7 +17,9 @@ from evctl.secrets_local import LocalSecrets, parse_env
 
 def apply(
     name: Annotated[str, typer.Argument(help="The secret.")] = "ev-telemetry-secret",
-    from_env_file: Annotated[str | None, typer.Option("--from-env-file", "-f", help="KEY=value lines; - is stdin.")] = None,
+    from_env_file: Annotated[
+        str | None, typer.Option("--from-env-file", "-f", help="KEY=value lines; - is stdin.")
+    ] = None,
     env: Env = None,
     output: Output = Format.table,
     quiet: Quiet = False,
@@ -28,8 +30,16 @@ def apply(
     store = _store(profile)
     required = next((secret.keys for secret in profile.secrets if secret.name == name), ())
     change = store.apply(name, _values(from_env_file, required), required)
-    document = {"name": name, "changed": change.changed, "added": change.added, "updated": change.updated, "removed": change.removed}
-    told = [f"{name}: " + (", ".join(f"{what} {', '.join(keys)}" for what, keys in change.by_kind().items()) or "unchanged")]
+    document = {
+        "name": name,
+        "changed": change.changed,
+        "added": change.added,
+        "updated": change.updated,
+        "removed": change.removed,
+    }
+    told = [
+        f"{name}: " + (", ".join(f"{what} {', '.join(keys)}" for what, keys in change.by_kind().items()) or "unchanged")
+    ]
     emit(document, output, lambda _: told, lambda d: d, name=name, quiet=quiet)
     return 0
 
@@ -45,7 +55,9 @@ def list_secrets(env: Env = None, output: Output = Format.table, quiet: Quiet = 
 
 def _store(profile: Profile) -> LocalSecrets:
     if profile.backend != "local":
-        raise UnavailableError(f"profile {profile.name} runs on Kubeflow, whose secrets this version does not write yet")
+        raise UnavailableError(
+            f"profile {profile.name} runs on Kubeflow, whose secrets this version does not write yet"
+        )
     return LocalSecrets()
 
 

@@ -22,7 +22,19 @@ def upload(env: Env = None, output: Output = Format.table, quiet: Quiet = False,
         package = Path(folder) / "pipeline.yaml"
         compiled.write(package)
         kept = backend.upload(package, compiled.digest, description=f"profile {profile.name}", set_default=False)
-    document = {"pipeline": kept.pipeline, "version": kept.version, "digest": kept.digest, "changed": not kept.unchanged}
+    document = {
+        "pipeline": kept.pipeline,
+        "version": kept.version,
+        "digest": kept.digest,
+        "changed": not kept.unchanged,
+    }
     said = "unchanged" if kept.unchanged else "uploaded"
-    emit(document, output, lambda d: [f"{d['pipeline']} {d['version']}: {said}"], lambda d: d, name=kept.version, quiet=quiet)
+    emit(
+        document,
+        output,
+        lambda d: [f"{d['pipeline']} {d['version']}: {said}"],
+        lambda d: d,
+        name=kept.version,
+        quiet=quiet,
+    )
     return 0

@@ -76,12 +76,7 @@ class FileLease:
         """Take it, or take it over from a holder that is dead or late."""
         with _exclusive(self._path):
             held = self._read()
-            if (
-                held
-                and held["identity"] != self._identity
-                and held["expires"] > time.time()
-                and not _dead(held)
-            ):
+            if held and held["identity"] != self._identity and held["expires"] > time.time() and not _dead(held):
                 left = max(1, int(held["expires"] - time.time()))
                 raise ConflictError(
                     f"{held['by']} (process {held['pid']} on {held['host']}) is promoting; the lease ends in {left} s",

@@ -91,17 +91,13 @@ class Ledger:
             return good[-1] if good else None
         position = live.restores or live.revision
         older = [
-            r
-            for r in self.releases
-            if r.revision < position and r.status == "superseded" and r.digest != live.digest
+            r for r in self.releases if r.revision < position and r.status == "superseded" and r.digest != live.digest
         ]
         return older[-1] if older else None
 
     def to_json(self) -> str:
         """Return the document kept in the store."""
-        return json.dumps(
-            {"revision": self.revision, "releases": [asdict(r) for r in self.releases]}, indent=1
-        )
+        return json.dumps({"revision": self.revision, "releases": [asdict(r) for r in self.releases]}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Ledger:

@@ -100,9 +100,7 @@ def promote(
             return Outcome(
                 False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
             )
-        note = policy.check_champion(
-            manifest["metrics"], live, max_drop=target.max_recall_drop, override=override
-        )
+        note = policy.check_champion(manifest["metrics"], live, max_drop=target.max_recall_drop, override=override)
         release = _release(world, manifest, model_uri, run_id=run_id, by=by, reason=note or "")
         done = _roll(target, world, store, release, canary=canary, tell=tell)
     return _outcome(done, live, start, notes)
@@ -219,9 +217,7 @@ def _roll(
         told = _restored(world, begun, before)
         _end(store, begun, "failed", f"{why}; {told}")
         if isinstance(error, EvctlError):
-            raise FailedError(
-                f"{begun.model} was not promoted: {why}; {told}", hint="evctl history"
-            ) from error
+            raise FailedError(f"{begun.model} was not promoted: {why}; {told}", hint="evctl history") from error
         raise
     _end(store, begun, "live")
     return begun
@@ -275,9 +271,7 @@ def _renew(lease: Lease, stop: threading.Event) -> None:
 
 def _outcome(done: Release, before: Release | None, start: float, notes: tuple[str, ...]) -> Outcome:
     previous = before.model if before else None
-    return Outcome(
-        True, done.revision, done.model, previous, _verified(done), time.monotonic() - start, notes
-    )
+    return Outcome(True, done.revision, done.model, previous, _verified(done), time.monotonic() - start, notes)
 
 
 def _verified(release: Release) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def publish(folder: Path, config: Mapping[str, Any]) -> Published:
     if present is not None:
         if present.get("digest") != manifest["digest"]:
             raise ConflictError(
-                f"model {manifest['version']} exists with other content", hint=f"evctl models show {manifest['version']}"
+                f"model {manifest['version']} exists with other content",
+                hint=f"evctl models show {manifest['version']}",
             )
         return Published(manifest["name"], manifest["version"], manifest["digest"], store.uri + prefix, unchanged=True)
     for name, digest in sorted(manifest["files"].items()):

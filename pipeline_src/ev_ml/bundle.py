@@ -132,7 +132,9 @@ def versions() -> dict[str, str]:
 
 def content_digest(files: Mapping[str, str], features: tuple[Mapping[str, Any], ...]) -> str:
     """Return the sha256 that names a bundle: over its content files' digests and the feature schema."""
-    stated = json.dumps({"files": {k: files[k] for k in CONTENT}, "features": [dict(f) for f in features]}, sort_keys=True)
+    stated = json.dumps(
+        {"files": {k: files[k] for k in CONTENT}, "features": [dict(f) for f in features]}, sort_keys=True
+    )
     return hashlib.sha256(stated.encode()).hexdigest()
 
 

@@ -31,8 +31,8 @@ def soil(table: pa.Table, rng: np.random.Generator) -> pa.Table:
         values[at : at + STUCK_SAMPLES] = values[at]
         table = table.set_column(table.schema.get_field_index("ambient_c"), "ambient_c", pa.array(values))
     order = np.arange(rows)
-    for at in np.flatnonzero(rng.random(rows - 1) < SWAP_SHARE):
-        order[[at, at + 1]] = order[[at + 1, at]]
+    for swapped in np.flatnonzero(rng.random(rows - 1) < SWAP_SHARE):
+        order[[swapped, swapped + 1]] = order[[swapped + 1, swapped]]
     kept = order[rng.random(rows) >= GAP_SHARE]
     twice = kept[rng.random(len(kept)) < DUPLICATE_SHARE]
     return table.take(pa.array(np.concatenate([kept, twice])))

@@ -131,9 +131,7 @@ def to_float(column: Any) -> Floats:
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type) or not (
-        pa.types.is_floating(column.type)
-        or pa.types.is_integer(column.type)
-        or pa.types.is_boolean(column.type)
+        pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
     ):
         column = pc.cast(column, pa.float64())
     elif not pa.types.is_float64(column.type):

@@ -47,9 +47,7 @@ class DriftProfile:
         """Count one batch. Raises DataError when it lacks a column of the reference."""
         known = set(batch.schema.names)
         if lacking := [name for name in ("vehicle_id", *self.features) if name not in known]:
-            raise DataError(
-                f"the new data lacks {', '.join(lacking)}", hint="is it the features file of this model?"
-            )
+            raise DataError(f"the new data lacks {', '.join(lacking)}", hint="is it the features file of this model?")
         self.rows += batch.num_rows
         self._vehicles.update(hash_ids(batch.column("vehicle_id")))
         self.weeks.update(np.unique(row_weeks(batch)).tolist())
@@ -78,14 +76,10 @@ class DriftProfile:
             "vehicles": self.vehicles,
             "weeks": sorted(self.weeks),
             "classes": self.class_counts.tolist(),
-            "columns": {
-                n: (t.counts.tolist(), t.missing, sorted(t.tail.items())) for n, t in tallies.items()
-            },
+            "columns": {n: (t.counts.tolist(), t.missing, sorted(t.tail.items())) for n, t in tallies.items()},
         }
 
-    def _add_scores(
-        self, batch: pa.RecordBatch, predict: Predict, score: Tally, column: ReferenceColumn
-    ) -> None:
+    def _add_scores(self, batch: pa.RecordBatch, predict: Predict, score: Tally, column: ReferenceColumn) -> None:
         classes = self.reference.classes
         frame = batch.select([c.name for c in self.reference.features]).to_pandas()
         found = np.asarray(predict(frame), dtype=np.float64)

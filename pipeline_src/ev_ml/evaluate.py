@@ -99,9 +99,7 @@ def assert_disjoint(model: FaultModel, held_out: frozenset[str]) -> None:
     """Raise LeakageError when the model was trained on one of these vehicles."""
     seen = {vehicle_key(v) for v in held_out} & model.training_vehicles
     if seen:
-        raise LeakageError(
-            f"{len(seen)} held-out vehicle(s) were trained on", hint="train again with this data"
-        )
+        raise LeakageError(f"{len(seen)} held-out vehicle(s) were trained on", hint="train again with this data")
 
 
 def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation:
@@ -112,9 +110,7 @@ def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation
     classes = tuple(c for c in CLASSES if c in model.classes or c in set(truth))
     healthy = CLASSES[0]
     fault = truth != healthy
-    score = (
-        1.0 - probability[:, model.classes.index(healthy)] if healthy in model.classes else np.ones(len(test))
-    )
+    score = 1.0 - probability[:, model.classes.index(healthy)] if healthy in model.classes else np.ones(len(test))
     both = 0 < fault.sum() < len(fault)
     recall = {c: float((told[truth == c] == c).mean()) if (truth == c).any() else 0.0 for c in classes}
     onehot = truth[:, None] == np.asarray(model.classes)[None, :]

@@ -57,13 +57,10 @@ def curve(lines: Sequence[Line], *, x: str, y: str, title: str) -> str:
             continue
         style = "guide" if line.dashed else f"line s{index % 4}"
         parts.append(f'<polyline class="{style}" points="{" ".join(at(px, py) for px, py in points)}"/>')
-    parts.append(
-        f'<text class="axis" x="{LEFT + wide / 2}" y="{height - 4}" text-anchor="middle">{escape(x)}</text>'
-    )
+    parts.append(f'<text class="axis" x="{LEFT + wide / 2}" y="{height - 4}" text-anchor="middle">{escape(x)}</text>')
     middle = TOP + high / 2
     parts.append(
-        f'<text class="axis" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y)}</text>"
+        f'<text class="axis" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{escape(y)}</text>'
     )
     legend = legend_of([line.label for line in lines if not line.dashed]) if len(lines) > 1 else ""
     return _figure(title, height, parts, legend)
@@ -82,13 +79,9 @@ def bars(items: Sequence[Bar], *, title: str, top: float | None = None) -> str:
         y = index * row + 4
         length = _unit(bar.value / limit) * wide
         text = escape(short(bar.label))
-        parts.append(
-            f'<text class="label" x="{label_width - 8}" y="{y + 15}" text-anchor="end">{text}</text>'
-        )
+        parts.append(f'<text class="label" x="{label_width - 8}" y="{y + 15}" text-anchor="end">{text}</text>')
         parts.append(f'<rect class="track" x="{label_width}" y="{y + 3}" width="{wide}" height="16" rx="2"/>')
-        parts.append(
-            f'<rect class="bar" x="{label_width}" y="{y + 3}" width="{length:.1f}" height="16" rx="2"/>'
-        )
+        parts.append(f'<rect class="bar" x="{label_width}" y="{y + 3}" width="{length:.1f}" height="16" rx="2"/>')
         if bar.low is not None and bar.high is not None:
             low, high = (label_width + _unit(v / limit) * wide for v in (bar.low, bar.high))
             ends = f"M{low:.1f},{y + 6}v10M{high:.1f},{y + 6}v10"
@@ -114,17 +107,13 @@ def histograms(reference: Sequence[float], new: Sequence[float], *, low: str, hi
                 f'width="{0.42 * step:.1f}" height="{size:.1f}"/>'
             )
     parts.append(f'<text class="tick" x="12" y="{height - 8}">{escape(low)}</text>')
-    parts.append(
-        f'<text class="tick" x="{WIDTH - 12}" y="{height - 8}" text-anchor="end">{escape(high)}</text>'
-    )
+    parts.append(f'<text class="tick" x="{WIDTH - 12}" y="{height - 8}" text-anchor="end">{escape(high)}</text>')
     return _figure(title, height, parts, "")
 
 
 def matrix(labels: Sequence[str], counts: Sequence[Sequence[float]], *, title: str) -> str:
     """Draw a confusion matrix (rows: truth) as a table whose cells are shaded by their share of the row."""
-    heads = "".join(
-        f'<th scope="col"><span>{escape(label.replace("_", " "))}</span></th>' for label in labels
-    )
+    heads = "".join(f'<th scope="col"><span>{escape(label.replace("_", " "))}</span></th>' for label in labels)
     rows = []
     for index, (label, row) in enumerate(zip(labels, counts, strict=False)):
         total = sum(row)
@@ -134,8 +123,7 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[float]], *, title: s
             kind = "hit" if column == index else "miss"
             strong = " strong" if share > 0.55 else ""
             cells.append(
-                f'<td class="{kind}{strong}" style="--share:{share:.3f}">'
-                f"{count:,.0f}<small>{share:.0%}</small></td>"
+                f'<td class="{kind}{strong}" style="--share:{share:.3f}">{count:,.0f}<small>{share:.0%}</small></td>'
             )
         rows.append(f'<tr><th scope="row">{escape(label.replace("_", " "))}</th>{"".join(cells)}</tr>')
     head = f'<tr><td class="corner">truth \\ predicted</td>{heads}</tr>'

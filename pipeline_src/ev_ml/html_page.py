@@ -72,8 +72,7 @@ def section(title: str, body: str) -> str:
 def tiles(values: Mapping[str, str]) -> str:
     """Return the few figures that matter as tiles."""
     cells = "".join(
-        f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b></div>'
-        for name, value in values.items()
+        f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b></div>' for name, value in values.items()
     )
     return f'<div class="tiles">{cells}</div>'
 
@@ -81,16 +80,12 @@ def tiles(values: Mapping[str, str]) -> str:
 def facts(values: Mapping[str, object]) -> str:
     """Return names and values as a list; nothing for those that are None."""
     rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in values.items()
-        if value is not None
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in values.items() if value is not None
     )
     return f"<dl>{rows}</dl>" if rows else ""
 
 
-def table(
-    heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: frozenset[int] = frozenset()
-) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: frozenset[int] = frozenset()) -> str:
     """Return a table; the columns in `numbers` are set to the right."""
 
     def cell(tag: str, index: int, value: object) -> str:

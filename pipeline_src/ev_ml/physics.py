@@ -50,7 +50,8 @@ CELL_TYPES = {
 
 def open_circuit_voltage(chemistry: str, soc_pct: Floats) -> Floats:
     """Return volts per cell at a state of charge in percent (clipped to the curve's ends)."""
-    return np.interp(soc_pct, _SOC, OCV_CURVES[chemistry])
+    volts: Floats = np.interp(soc_pct, _SOC, OCV_CURVES[chemistry])
+    return volts
 
 
 def resistance_factor(temperature_c: Floats) -> Floats:

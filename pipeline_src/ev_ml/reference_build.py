@@ -105,9 +105,7 @@ class Scores:
 
     def probabilities(self, table: pa.Table, vehicle: NDArray[Any]) -> tuple[NDArray[np.bool_], Floats]:
         """Return which rows count, and their class probabilities."""
-        kept = (
-            np.ones(len(vehicle), bool) if self.held_out is None else np.asarray(self.held_out(vehicle), bool)
-        )
+        kept = np.ones(len(vehicle), bool) if self.held_out is None else np.asarray(self.held_out(vehicle), bool)
         if not kept.any():
             return kept, np.zeros((0, len(self.classes)))
         frame = table.filter(pa.array(kept)).to_pandas()
@@ -200,10 +198,7 @@ def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[pa.Table, NDArray[Any]]]
 def _feature_names(schema: pa.Schema, names: Sequence[str] | None) -> list[str]:
     if "vehicle_id" not in schema.names:
         raise ReferenceProfileError("the features have no vehicle_id")
-    if names is None:
-        chosen = [f.name for f in schema if f.name not in NOT_FEATURES and _numeric(f.type)]
-    else:
-        chosen = list(names)
+    chosen = [f.name for f in schema if f.name not in NOT_FEATURES and _numeric(f.type)] if names is None else list(names)
     if missing := [name for name in chosen if name not in schema.names]:
         raise ReferenceProfileError(f"the features lack {', '.join(missing)}")
     if not chosen:

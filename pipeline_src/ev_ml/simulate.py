@@ -152,7 +152,9 @@ def _current(rng: np.random.Generator, capacity_ah: float) -> tuple[Floats, Floa
     rest = np.full((sessions, SAMPLES), 0.4) + rng.normal(0, 0.05, (sessions, SAMPLES))
     current = np.where(kinds[:, None] == "drive", drive, np.where(kinds[:, None] == "charge", charge, rest))
     start = np.where(
-        kinds == "charge", rng.uniform(12, 40, sessions), np.where(kinds == "drive", rng.uniform(62, 95, sessions), rng.uniform(25, 90, sessions))
+        kinds == "charge",
+        rng.uniform(12, 40, sessions),
+        np.where(kinds == "drive", rng.uniform(62, 95, sessions), rng.uniform(25, 90, sessions)),
     )
     return current, start
 
@@ -168,7 +170,7 @@ def _sessions(spec: FleetSpec, vehicle: _Vehicle, rng: np.random.Generator) -> d
     capacity = cell.capacity_ah * vehicle.health * (1.0 - 0.34 * np.clip(strength["capacity_fade"], 0, 1.4))
     r_age = (1.0 + 1.2 * (1.0 - vehicle.health)) * (1.0 + 0.35 * strength["capacity_fade"])
     current, start = _current(rng, cell.capacity_ah)
-    hours = np.arange(SAMPLES) * STEP_S / 3600.0
+    hours = np.arange(SAMPLES, dtype=np.float64) * STEP_S / 3600.0
     drawn_ah = np.concatenate([np.zeros((len(PLAN), 1)), np.cumsum(current[:, :-1], axis=1)], axis=1) * STEP_S / 3600.0
     # a driver stops before the pack is empty, a charger before it is over-full
     soc_free = start[:, None] - 100.0 * drawn_ah / capacity
@@ -186,7 +188,9 @@ def _sessions(spec: FleetSpec, vehicle: _Vehicle, rng: np.random.Generator) -> d
     r0, r1 = cell.r0_ohm * factor, cell.r1_ohm * factor
     polarisation = rc_voltage(current, r1, STEP_S)
     mean_v = open_circuit_voltage(cell.chemistry, soc) - current * r0 - polarisation
-    odd = _odd_cell(cell.chemistry, strength, soc, current, r0, polarisation, hours, sessions - vehicle.onset, cell.capacity_ah)
+    odd = _odd_cell(
+        cell.chemistry, strength, soc, current, r0, polarisation, hours, sessions - vehicle.onset, cell.capacity_ah
+    )
     return _measure(vehicle, strength, rng, current, soc, mean_v, odd, temperature, ambient, sessions)
 
 
@@ -243,7 +247,11 @@ def _measure(
     cold = temperature - 1.2
     if vehicle.sensors.stuck_temperature:
         hot = np.where(lying > 0, hot[:, :1] + rng.normal(0, 1.5), hot)
-    km = vehicle.odometer_km + sessions[:, None] * 38.0 + np.where(np.array(PLAN)[:, None] == "drive", 0.3, 0.0) * np.arange(shape[1])
+    km = (
+        vehicle.odometer_km
+        + sessions[:, None] * 38.0
+        + np.where(np.array(PLAN)[:, None] == "drive", 0.3, 0.0) * np.arange(shape[1])
+    )
     insulation = np.exp(rng.normal(np.log(2500.0), 0.18, (shape[0], 1)) + rng.normal(0, 0.03, shape))
     insulation = insulation * (1.0 - 0.15 * np.clip(strength["internal_short"], 0, 1.5))
     return {

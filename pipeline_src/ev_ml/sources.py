@@ -78,7 +78,9 @@ def _download(uri: str, target: Path) -> None:
         with urllib.request.urlopen(uri, timeout=30) as answer, target.open("wb") as file:  # noqa: S310 - http(s) only
             shutil.copyfileobj(answer, file, CHUNK)
     except (urllib.error.URLError, OSError) as error:
-        raise DataError(f"{uri} cannot be fetched: {_line(error)}", hint="is the server up, the address right?") from error
+        raise DataError(
+            f"{uri} cannot be fetched: {_line(error)}", hint="is the server up, the address right?"
+        ) from error
 
 
 def _from_store(parts: urllib.parse.SplitResult, target: Path) -> None:

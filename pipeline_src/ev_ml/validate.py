@@ -155,7 +155,9 @@ def _check_ranges(table: pa.Table, good: Bools, tally: _Tally) -> None:
         _set_aside(np.isnan(values), good, tally, f"missing:{channel.name}", column)
         with np.errstate(invalid="ignore"):
             outside = ~((values >= channel.low) & (values <= channel.high))
-        _set_aside(outside, good, tally, f"out of {channel.low:g}..{channel.high:g} {channel.unit}:{channel.name}", column)
+        _set_aside(
+            outside, good, tally, f"out of {channel.low:g}..{channel.high:g} {channel.unit}:{channel.name}", column
+        )
     low, high = (table.column(f"cell_voltage_{side}_v") for side in ("min", "max"))
     _set_aside(low.to_numpy() > high.to_numpy(), good, tally, "above the maximum:cell_voltage_min_v", low)
 

@@ -4,8 +4,6 @@ kfp cuts each function's source out of this file, so a body imports what it need
 reads the annotations, so this module has no postponed ones.
 """
 
-# ruff: noqa: D103 - the one-line docstrings below are the components' descriptions in the compiled pipeline
-
 from typing import NamedTuple
 
 from kfp import dsl
@@ -18,9 +16,7 @@ def ingest_battery_data(data_version: str, data: dict, raw_data: dsl.Output[dsl.
     from ev_ml.ingest import ingest
 
     report = ingest(data_version, Path(raw_data.path), data=data)
-    raw_data.metadata.update(
-        summary=report.summary, rows=report.rows, vehicles=report.vehicles, digest=report.digest
-    )
+    raw_data.metadata.update(summary=report.summary, rows=report.rows, vehicles=report.vehicles, digest=report.digest)
     print(report.summary)
 
 
@@ -57,9 +53,7 @@ def generate_battery_features(clean_data: dsl.Input[dsl.Dataset], features: dsl.
     print(found.summary)
 
 
-def train_fault_classifier(
-    environment: str, features: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model]
-) -> None:
+def train_fault_classifier(environment: str, features: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model]) -> None:
     """Choose, fit and calibrate the fault classifier (ev_fault_model.joblib)."""
     import os
 
@@ -83,6 +77,7 @@ def evaluate_fault_model(
     evaluation: dsl.Output[dsl.Artifact],
 ) -> NamedTuple("Outputs", [("accuracy", float), ("recall", float)]):  # type: ignore[valid-type]
     """Judge the model on held-out vehicles."""
+    import json
     from pathlib import Path
     from typing import NamedTuple
 
@@ -94,6 +89,9 @@ def evaluate_fault_model(
         metrics.log_metric(name, getattr(found, name))
     metrics.metadata["summary"] = found.summary
     classification_metrics.log_confusion_matrix(list(found.classes), found.confusion)
+    # kfp writes no file for these, and a local cache takes an artifact without one for lost
+    Path(metrics.path).write_text(found.to_json())
+    Path(classification_metrics.path).write_text(json.dumps(found.confusion))
     print(found.summary)
     return NamedTuple("Outputs", [("accuracy", float), ("recall", float)])(found.accuracy, found.recall)
 

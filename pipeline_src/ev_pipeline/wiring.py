@@ -1,7 +1,5 @@
 """The pipeline's graph: `build_pipeline(settings)` is a pure function of an environment's settings."""
 
-# ruff: noqa: B008
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -25,7 +23,7 @@ def build_pipeline(settings: PipelineSettings) -> Any:
     data = settings.data.model_dump(mode="json", exclude_none=True)
     store = settings.service.get("store") or {"uri": settings.store}
 
-    @dsl.pipeline(name=PIPELINE_NAME, description=DESCRIPTION)
+    @dsl.pipeline(name=PIPELINE_NAME, description=DESCRIPTION)  # type: ignore[untyped-decorator]
     def ev_battery_pipeline(
         data_version: str = "v1",
         accuracy_threshold: float = settings.accuracy_threshold,
@@ -41,12 +39,8 @@ def build_pipeline(settings: PipelineSettings) -> Any:
             raw = make("ingest_battery_data", data_version=data_version, data=data)
             clean = make("validate_battery_data", raw_data=raw.outputs["raw_data"], data=data)
             features = make("generate_battery_features", clean_data=clean.outputs["clean_data"])
-            model = make(
-                "train_fault_classifier", features=features.outputs["features"], environment=environment
-            )
-            judged = make(
-                "evaluate_fault_model", model=model.outputs["model"], features=features.outputs["features"]
-            )
+            model = make("train_fault_classifier", features=features.outputs["features"], environment=environment)
+            judged = make("evaluate_fault_model", model=model.outputs["model"], features=features.outputs["features"])
             with _gates(settings, judged, accuracy_threshold):
                 registered = make(
                     "register_fault_model",

@@ -134,7 +134,5 @@ def _flat(given: Any, shape: tuple[int, ...]) -> list[Any]:
     if data and isinstance(data[0], list):
         data = [value for row in data for value in (row if isinstance(row, list) else [row])]
     if len(data) != _size(shape):
-        raise BadInput(
-            f"input {given.name} has {len(data)} values, its shape {list(given.shape)} says {_size(shape)}"
-        )
+        raise BadInput(f"input {given.name} has {len(data)} values, its shape {list(given.shape)} says {_size(shape)}")
     return list(data)

@@ -17,9 +17,7 @@ from ev_ml.bundle import LoadedBundle, load
 from ev_serving.batch import Batcher
 from ev_serving.inputs import BadInput, Schema, matrix_of
 
-PREDICTED = Counter(
-    "ev_predictions", "Predicted sessions", ["model_name", "model_version", "predicted_class"]
-)
+PREDICTED = Counter("ev_predictions", "Predicted sessions", ["model_name", "model_version", "predicted_class"])
 SCORES = Histogram(
     "ev_prediction_score",
     "Probability of the predicted class",
@@ -74,9 +72,7 @@ class Predictor(Model):  # type: ignore[misc]
         for name, score in zip(best, answer.max(axis=1), strict=True):
             self._counters[name].inc()
             self._scores.observe(float(score))
-        return (
-            self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
-        )
+        return self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
 
     def _v1(self, answer: np.ndarray, best: list[str]) -> dict[str, Any]:
         manifest = self.bundle.manifest
@@ -102,9 +98,7 @@ class Predictor(Model):  # type: ignore[misc]
                 InferOutput("class", [len(best)], "BYTES", best),
                 InferOutput("probabilities", [len(best), width], "FP64", answer.ravel().tolist()),
                 InferOutput("classes", [width], "BYTES", list(manifest.classes)),
-                InferOutput(
-                    "thresholds", [width], "FP64", [manifest.thresholds[c] for c in manifest.classes]
-                ),
+                InferOutput("thresholds", [width], "FP64", [manifest.thresholds[c] for c in manifest.classes]),
             ],
         )
 

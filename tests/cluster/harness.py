@@ -104,9 +104,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, user)]
         attributes += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
-        names = (
-            (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))) if server else ()
-        )
+        names = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))) if server else ()
         certificate = self._build(x509.Name(attributes), self.certificate.subject, key.public_key(), names=names)
         crt, secret = self.folder / f"{file}.crt", self.folder / f"{file}.key"
         crt.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -147,9 +145,7 @@ class Cluster:
                     "clusters": [
                         {"name": "tier", "cluster": {"server": self.url, "certificate-authority": str(self.ca.path)}}
                     ],
-                    "users": [
-                        {"name": user, "user": {"client-certificate": str(crt), "client-key": str(key)}}
-                    ],
+                    "users": [{"name": user, "user": {"client-certificate": str(crt), "client-key": str(key)}}],
                     "contexts": [
                         {"name": "tier", "context": {"cluster": "tier", "user": user, "namespace": namespace}}
                     ],
@@ -218,7 +214,7 @@ class Cluster:
             if self._api is not None and self._api.poll() is not None:
                 break
             try:
-                with urllib.request.urlopen(f"{self.url}/readyz", context=context, timeout=2) as answer:  # noqa: S310
+                with urllib.request.urlopen(f"{self.url}/readyz", context=context, timeout=2) as answer:
                     if answer.status == 200:
                         return
             except (urllib.error.URLError, OSError):

@@ -77,9 +77,7 @@ class Nodes:
         task = self.entry(key)
         if task is None or task.state != "SUCCEEDED":
             return False
-        return any(
-            e.state == "SKIPPED" and e.started_at == task.started_at for e in self.by_name.get("executor", ())
-        )
+        return any(e.state == "SKIPPED" and e.started_at == task.started_at for e in self.by_name.get("executor", ()))
 
     def names(self) -> tuple[str, ...]:
         """Return the names that have a driver, which are the pipeline's tasks and DAGs, in the order of start."""
@@ -97,8 +95,6 @@ def read(run: Mapping[str, Any]) -> Nodes:
         if not name or _ATTEMPT.search(name):
             continue
         children = frozenset(c["pod_name"] for c in item.get("child_tasks") or () if c.get("pod_name"))
-        entry = Entry(
-            name, item.get("state"), moment(item.get("start_time")), moment(item.get("end_time")), children
-        )
+        entry = Entry(name, item.get("state"), moment(item.get("start_time")), moment(item.get("end_time")), children)
         by_name.setdefault(name, []).append(entry)
     return Nodes({name: tuple(entries) for name, entries in by_name.items()})

@@ -142,9 +142,7 @@ def gate_sides(
     node: Node, inputs: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> tuple[str, str, str, float | None, float | None] | None:
     """Return (left name, operator, right name, left value, right value) of a plain comparison, else None."""
-    channels: dict[str, Any] = {
-        key.removeprefix("pipelinechannel--"): value for key, value in inputs.items()
-    }
+    channels: dict[str, Any] = {key.removeprefix("pipelinechannel--"): value for key, value in inputs.items()}
     text = _CHANNEL.sub(lambda m: m[1], node.condition or "")
     found = _COMPARISON.match(text)
     if found is None or "&&" in text or "||" in text:

@@ -127,9 +127,7 @@ def _refused(node: Node, execution: Execution | None, seen: Walk) -> bool:
     return node.kind == "gate" and seen.nodes.state(node.key) == "SKIPPED"
 
 
-def _task(
-    node: Node, execution: Execution | None, seen: Walk, path: tuple[str, ...], *, skipped: bool
-) -> TaskStatus:
+def _task(node: Node, execution: Execution | None, seen: Walk, path: tuple[str, ...], *, skipped: bool) -> TaskStatus:
     api = seen.nodes.state(node.key)
     state = TaskState.SKIPPED if skipped else _task_state(node, execution, seen, api)
     pod = _pod_of(node, execution, seen)
@@ -204,9 +202,7 @@ def _pod_of(node: Node, execution: Execution | None, seen: Walk) -> str | None:
     return own[-1].name if own else None
 
 
-def _attempts(
-    node: Node, execution: Execution | None, seen: Walk, state: TaskState, pod: str | None
-) -> int:
+def _attempts(node: Node, execution: Execution | None, seen: Walk, state: TaskState, pod: str | None) -> int:
     if state in (TaskState.CACHED, TaskState.SKIPPED):
         return 0
     counted = seen.nodes.attempts(pod)
@@ -265,9 +261,7 @@ def _group(
     )
 
 
-def _group_state(
-    node: Node, execution: Execution | None, seen: Walk, inner: Sequence[TaskStatus]
-) -> TaskState:
+def _group_state(node: Node, execution: Execution | None, seen: Walk, inner: Sequence[TaskStatus]) -> TaskState:
     states = {line.state for line in inner}
     if execution is not None and execution.state in _DONE and not seen.live:
         return _DONE[execution.state]

@@ -77,7 +77,9 @@ class LocalBackend:
         try:
             lock = folder.lock()
         except BlockingIOError as error:
-            raise ConflictError(f"run {folder.run_id[:8]} is still running", hint=f"evctl status {folder.run_id[:8]}") from error
+            raise ConflictError(
+                f"run {folder.run_id[:8]} is still running", hint=f"evctl status {folder.run_id[:8]}"
+            ) from error
         env = {key: value for key, value in os.environ.items() if key != "EVCTL_RUN_RECORD"}
         with lock, (folder.path / "worker.log").open("ab") as log:
             subprocess.Popen(
@@ -114,10 +116,17 @@ class LocalBackend:
             if not query.states or run.state in query.states:
                 found.append(
                     RunSummary(
-                        run.run_id, run.name, run.env, run.state, run.created_at, run.finished_at,
-                        str(run.parameters.get("data_version", "")), self.profile.experiment, run.gate.accuracy,
+                        run.run_id,
+                        run.name,
+                        run.env,
+                        run.state,
+                        run.created_at,
+                        run.finished_at,
+                        str(run.parameters.get("data_version", "")),
+                        self.profile.experiment,
+                        run.gate.accuracy,
                         run.model.version if run.model else None,
-                    )  # fmt: skip
+                    )
                 )
         return found
 
@@ -151,7 +160,9 @@ class LocalBackend:
             raise FailedError(f"the copy of {artifact.task}.{artifact.name} differs from the original")
         return target
 
-    def logs(self, run_id: str, task: str | None, *, follow: bool = False, tail: int | None = None) -> Iterator[LogLine]:
+    def logs(
+        self, run_id: str, task: str | None, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
         """Yield log lines; with `follow` until the run, or the task, has ended."""
         folder = self._folder(run_id)
         names = [task] if task else _task_names(_nodes(str(folder.package)))
@@ -180,7 +191,9 @@ class LocalBackend:
         folder = self._folder(run_id)
         folder.cancel_file.unlink(missing_ok=True)
         record = folder.record()
-        write_atomically(folder.record_file, json.dumps({**record, "state": "PENDING", "finished_at": None, "reason": None}))
+        write_atomically(
+            folder.record_file, json.dumps({**record, "state": "PENDING", "finished_at": None, "reason": None})
+        )
         self._start(folder)
 
     def upload(self, package: Path, digest: str, *, description: str, set_default: bool) -> PipelineVersion:
@@ -220,7 +233,7 @@ def _nodes(package: str) -> tuple[Node, ...]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tree(next(iter(yaml.load_all(Path(package).read_text(), loader))))  # noqa: S506 - a safe loader
+    return tree(next(iter(yaml.load_all(Path(package).read_text(), loader))))
 
 
 def _task_names(nodes: Sequence[Node]) -> list[str]:
@@ -238,7 +251,9 @@ def _artifact(task: str, name: str, value: Mapping[str, Any]) -> Artifact:
     elif path.exists():
         size = path.stat().st_size
     metadata = {key: each for key, each in value.get("metadata", {}).items() if key != "summary"}
-    return Artifact(task, name, value["schema_title"], str(value["uri"]), str(path) if size is not None else None, size, metadata)
+    return Artifact(
+        task, name, value["schema_title"], str(value["uri"]), str(path) if size is not None else None, size, metadata
+    )
 
 
 def _version(path: Path, digest: str, *, unchanged: bool = False, description: str = "") -> PipelineVersion:

@@ -1,9 +1,9 @@
 """A run's folder: what is in it, and how it is written so that a reader or a power cut never sees half of it.
 
-    request.json    what was asked, by the CLI        record.json   what has happened, by the worker
-    pipeline.yaml   the compiled package              lock          held by the worker while it lives
-    cancel          asked to end                      logs/         <task>.<attempt>.log
-    artifacts/      what the steps wrote              worker.log    the worker's own words
+request.json    what was asked, by the CLI        record.json   what has happened, by the worker
+pipeline.yaml   the compiled package              lock          held by the worker while it lives
+cancel          asked to end                      logs/         <task>.<attempt>.log
+artifacts/      what the steps wrote              worker.log    the worker's own words
 """
 
 from __future__ import annotations

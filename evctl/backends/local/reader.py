@@ -80,7 +80,9 @@ def _lines(
         if node.kind == "exit_handler":
             yield from _lines(node.children, document, values, path, run, died)
             continue
-        yield TaskStatus(name=node.name, state=_group_state(inner, run), kind=node.kind, path=path, note=_words(node, values))
+        yield TaskStatus(
+            name=node.name, state=_group_state(inner, run), kind=node.kind, path=path, note=_words(node, values)
+        )
         yield from inner
 
 
@@ -96,9 +98,7 @@ def _group_state(inner: Sequence[TaskStatus], run: RunState) -> TaskState:
     return TaskState.PENDING if run in (RunState.PENDING, RunState.RUNNING) else TaskState.SKIPPED
 
 
-def _task(
-    node: Node, entry: Mapping[str, Any], path: tuple[str, ...], run: RunState, died: str | None
-) -> TaskStatus:
+def _task(node: Node, entry: Mapping[str, Any], path: tuple[str, ...], run: RunState, died: str | None) -> TaskStatus:
     ended = run not in (RunState.PENDING, RunState.RUNNING)
     state = TaskState(entry.get("state", "SKIPPED" if ended else "PENDING"))
     reason = entry.get("reason")
@@ -122,7 +122,9 @@ def _task(
 def _note(outputs: Mapping[str, Any]) -> str | None:
     if isinstance(outputs.get("summary"), str):
         return str(outputs["summary"])
-    notes = [v["metadata"]["summary"] for v in outputs.values() if isinstance(v, dict) and "summary" in v.get("metadata", {})]
+    notes = [
+        v["metadata"]["summary"] for v in outputs.values() if isinstance(v, dict) and "summary" in v.get("metadata", {})
+    ]
     return str(notes[0]) if notes else None
 
 
@@ -148,7 +150,7 @@ def _gate(nodes: Sequence[Node], values: Mapping[str, Any], document: Mapping[st
         sides = gate_sides(node, values, values)
         if sides is None or sides[3] is None or sides[4] is None:
             return Gate("not_reached", accuracy, threshold)
-        left, operator, _, value, bound = sides
+        left, operator, value, bound = sides[0], sides[1], sides[3], sides[4]
         met = {">=": value >= bound, ">": value > bound, "<=": value <= bound, "<": value < bound}.get(operator, True)
         if not met:
             return Gate("refused", accuracy, threshold, (f"{left} {value:.4f} {NEGATED[operator]} {bound:g}",))

@@ -51,7 +51,9 @@ class Recorder:
         with self._lock:
             return int(self.document["tasks"].get(name, {}).get("attempts", 0))
 
-    def end(self, name: str, state: str, *, reason: str | None = None, outputs: Mapping[str, Any] | None = None) -> None:
+    def end(
+        self, name: str, state: str, *, reason: str | None = None, outputs: Mapping[str, Any] | None = None
+    ) -> None:
         """A task ends; outputs are kfp's cache serialisation of them."""
         with self._lock:
             entry = self.document["tasks"].setdefault(name, {"attempts": 0})

@@ -1,6 +1,6 @@
 """The process that runs one pipeline: started by `submit`, detached, alone in its run folder.
 
-    python -m evctl.backends.local.worker RUN_FOLDER LOCK_FD
+python -m evctl.backends.local.worker RUN_FOLDER LOCK_FD
 """
 
 from __future__ import annotations
@@ -152,7 +152,6 @@ def _code_digest() -> str:
     """Return the digest of the code the steps import."""
     import ev_ml
     import ev_pipeline
-
     from evctl import notify, rollout
 
     roots = [Path(str(module.__file__)).parent for module in (ev_ml, ev_pipeline, rollout)]

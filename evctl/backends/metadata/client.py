@@ -62,9 +62,7 @@ class MetadataStore:
         )
 
     def _context(self, run_id: str) -> Any:
-        request = proto.message("GetContextByTypeAndNameRequest")(
-            type_name="system.PipelineRun", context_name=run_id
-        )
+        request = proto.message("GetContextByTypeAndNameRequest")(type_name="system.PipelineRun", context_name=run_id)
         answer = self._call("GetContextByTypeAndName", request)
         return answer.context if answer is not None and answer.HasField("context") else None
 

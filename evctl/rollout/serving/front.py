@@ -21,9 +21,7 @@ from typing import Any
 MAX_HEAD, MAX_BODY = 64 * 1024, 64 * 1024 * 1024
 DRAIN_S = 10.0
 CONTROL = "/-/upstream"
-HOP = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "content-length", "expect", "proxy-connection", "te"}
-)
+HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "expect", "proxy-connection", "te"})
 Conn = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -67,9 +65,7 @@ class Upstream:
                 with contextlib.suppress(Broken, OSError):
                     return await self._on((reader, writer), request, method)
             writer.close()
-        return await self._on(
-            await asyncio.open_connection("127.0.0.1", self.port, limit=MAX_HEAD), request, method
-        )
+        return await self._on(await asyncio.open_connection("127.0.0.1", self.port, limit=MAX_HEAD), request, method)
 
     async def _on(self, conn: Conn, request: bytes, method: str) -> Message:
         conn[1].write(request)
@@ -196,9 +192,7 @@ class Front:
 
 
 def _reply(status: int, document: dict[str, Any]) -> Message:
-    return Message(
-        f"HTTP/1.1 {status} -", [("content-type", "application/json")], json.dumps(document).encode()
-    )
+    return Message(f"HTTP/1.1 {status} -", [("content-type", "application/json")], json.dumps(document).encode())
 
 
 async def _main(listening: socket.socket, token: str, announce: Path) -> None:

@@ -52,23 +52,13 @@ class LocalWorld:
         url = f"http://127.0.0.1:{self._record()['port']}"
         door, backend = self._process("front"), self._process("backend")
         if not (door and door.alive):
-            detail = (
-                "nothing runs"
-                if not (backend and backend.alive)
-                else "the front is gone, its model server runs"
-            )
+            detail = "nothing runs" if not (backend and backend.alive) else "the front is gone, its model server runs"
             return Serving("stopped", url=url, detail=detail)
         upstream = self._upstream(door)
-        serves = next(
-            (p for p in (backend, self._process("candidate")) if p and p.port == upstream.get("port")), None
-        )
+        serves = next((p for p in (backend, self._process("candidate")) if p and p.port == upstream.get("port")), None)
         if serves is None or not serves.alive:
-            return Serving(
-                "failing", url=url, detail="the model server is gone; `evctl serving start` starts it again"
-            )
-        return Serving(
-            "serving", digest=serves.digest, url=url, extra={"pid": serves.pid, "front_pid": door.pid}
-        )
+            return Serving("failing", url=url, detail="the model server is gone; `evctl serving start` starts it again")
+        return Serving("serving", digest=serves.digest, url=url, extra={"pid": serves.pid, "front_pid": door.pid})
 
     def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
         """Return what makes the release again."""
@@ -89,9 +79,7 @@ class LocalWorld:
         try:
             self._bundle(release)
         except NotFoundError as error:
-            raise RefusedError(
-                f"the bundle is not whole: {error.message}", hint="evctl models list"
-            ) from error
+            raise RefusedError(f"the bundle is not whole: {error.message}", hint="evctl models list") from error
         except FailedError as error:
             raise RefusedError(error.message, hint=error.hint) from error
         return ()
@@ -136,9 +124,7 @@ class LocalWorld:
         server, old = self._server_of(release), self._process("backend")
         door = self._front()
         self._switch(door, server)
-        prove_at(
-            door.port, self._target.name, self._bundle(release), version=release.model, digest=release.digest
-        )
+        prove_at(door.port, self._target.name, self._bundle(release), version=release.model, digest=release.digest)
         self._save(backend=server.to_json(), candidate=None)
         if old and old.pid != server.pid:
             old.stop()
@@ -222,13 +208,9 @@ class LocalWorld:
         wanted = {"port": server.port, "digest": server.digest}
         try:
             headers = {"x-evctl-token": (self.folder / "front.token").read_text()}
-            status, answer = call(
-                door.port, "POST", front.CONTROL, wanted, headers, timeout_s=front.DRAIN_S + 5
-            )
+            status, answer = call(door.port, "POST", front.CONTROL, wanted, headers, timeout_s=front.DRAIN_S + 5)
         except OSError as error:
-            raise FailedError(
-                f"the front does not answer: {trim(str(error))}", hint="evctl serving"
-            ) from error
+            raise FailedError(f"the front does not answer: {trim(str(error))}", hint="evctl serving") from error
         if status != 200 or answer.get("port") != server.port:
             raise FailedError(
                 f"the front did not switch ({status})", hint="evctl serving stop, then evctl serving start"

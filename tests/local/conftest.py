@@ -1,0 +1,96 @@
+"""A fast pipeline over the same engine: a gate, an exit handler, a task that can fail or wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evctl.backends.base import Run, RunRequest
+from evctl.backends.local.backend import LocalBackend
+from evctl.profile_files import load_profile
+
+SOURCE = """
+from kfp import compiler, dsl, kubernetes
+
+def step(script: str, marks: str) -> float:
+    import os, time
+    from pathlib import Path
+    count = len(list(Path(marks).glob("ran-*")))
+    Path(marks, f"ran-{os.getpid()}").touch()
+    print("attempt sees", count)
+    return float(eval(script, {"time": time, "os": os, "count": count, "Path": Path, "marks": marks}))
+
+def inner(value: float) -> float:
+    return value
+
+def last(status: dsl.PipelineTaskFinalStatus, marks: str) -> str:
+    from pathlib import Path
+    Path(marks, "notified").write_text(status.state)
+    return status.state
+
+def build(path, timeout, retries):
+    @dsl.pipeline(name="small")
+    def small(script: str, marks: str, threshold: float = 0.5):
+        make = lambda f: dsl.component(f, base_image="python", install_kfp_package=False)
+        end = make(last)(marks=marks).set_caching_options(False)
+        with dsl.ExitHandler(end):
+            done = make(step)(script=script, marks=marks).set_retry(retries, backoff_duration="0s")
+            kubernetes.set_timeout(done, timeout)
+            with dsl.If(done.output >= threshold):
+                make(inner)(value=done.output)
+    compiler.Compiler().compile(small, path)
+"""
+
+
+@pytest.fixture(scope="session")
+def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "small.py").write_text(SOURCE)
+
+    def make(*, timeout: int = 60, retries: int = 0) -> Path:
+        import importlib.util
+
+        target = folder / f"small-{timeout}-{retries}.yaml"
+        if not target.exists():
+            spec = importlib.util.spec_from_file_location("small", folder / "small.py")
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            module.build(str(target), timeout, retries)
+        return target
+
+    return make
+
+
+class Engine:
+    """Starts small runs and waits for them."""
+
+    def __init__(self, package: Callable[..., Path], marks: Path) -> None:
+        self.backend = LocalBackend(load_profile("local").profile)
+        self.package, self.marks = package, marks
+        marks.mkdir(exist_ok=True)
+
+    def start(self, script: str, *, use_cache: bool = True, threshold: float = 0.5, **policy: Any) -> str:
+        parameters = {"script": script, "marks": str(self.marks), "threshold": threshold}
+        return self.backend.submit(RunRequest("small", self.package(**policy), "d", parameters, use_cache))
+
+    def wait(self, run_id: str, until: Callable[[Run], bool] = lambda run: run.finished) -> Run:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            run = self.backend.get(run_id)
+            if until(run):
+                return run
+            time.sleep(0.05)
+        raise AssertionError(f"run did not get there: {run}")
+
+    def run(self, script: str, **options: Any) -> Run:
+        return self.wait(self.start(script, **options))
+
+
+@pytest.fixture
+def engine(small_package: Callable[..., Path], tmp_path: Path) -> Engine:
+    return Engine(small_package, tmp_path / "marks")

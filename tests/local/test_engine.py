@@ -1,0 +1,137 @@
+"""Real kfp.local runs: states, attempts, the gate, the cache, cancel, retry, and what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from evctl.backends.base import Run, RunState, TaskState
+from evctl.errors import ConflictError, NotFoundError, UnavailableError, UsageError
+from evctl.index import IndexEntry, RunIndex
+from tests.local.conftest import Engine
+
+pytestmark = pytest.mark.local
+
+
+def states(run: Run) -> dict[str, str]:
+    return {task.name: task.state.value for task in run.tasks if task.kind == "task"}
+
+
+def worker_of(engine: Engine, run_id: str) -> int:
+    found = subprocess.run(["pgrep", "-f", f"local.worker .*{run_id}"], capture_output=True, text=True, check=True)
+    return int(found.stdout.split()[0])
+
+
+def test_a_passed_gate_runs_what_is_inside_and_the_exit_handler(engine: Engine) -> None:
+    run = engine.run("0.9")
+    assert run.state is RunState.SUCCEEDED
+    assert states(run) == {"step": "SUCCEEDED", "inner": "SUCCEEDED", "last": "SUCCEEDED"}
+    assert run.gate.decision == "passed"
+
+
+def test_a_refused_gate_skips_what_is_inside_and_says_why(engine: Engine) -> None:
+    run = engine.run("0.1")
+    assert states(run)["inner"] == "SKIPPED"
+    assert run.gate.decision == "refused"
+    assert "0.1000 < 0.5" in run.gate.reasons[0]
+
+
+def test_retries_make_attempts_with_a_log_each(engine: Engine) -> None:
+    run = engine.run("0.9 if count == 2 else 1 / 0", retries=3)
+    step = next(task for task in run.tasks if task.name == "step")
+    assert (step.state, step.attempts, step.max_attempts) == (TaskState.SUCCEEDED, 3, 4)
+    lines = [line for line in engine.backend.logs(run.run_id, "step") if "attempt sees" in line.text]
+    assert [(line.attempt, line.text[-1]) for line in lines] == [(1, "0"), (2, "1"), (3, "2")]
+
+
+def test_a_failed_task_says_why_and_the_exit_handler_still_runs(engine: Engine) -> None:
+    run = engine.run("1 / 0")
+    assert run.state is RunState.FAILED
+    assert "ZeroDivisionError" in str(run.reason)
+    assert states(run) == {"step": "FAILED", "inner": "SKIPPED", "last": "SUCCEEDED"}
+
+
+def test_a_timeout_ends_the_attempt_and_is_the_reason(engine: Engine) -> None:
+    run = engine.run("time.sleep(60)", timeout=1)
+    assert "timeout of 1 s" in str(run.reason)
+
+
+def test_the_second_identical_run_is_cached_and_no_cache_runs_it_anew(engine: Engine) -> None:
+    engine.run("0.9")
+    again = engine.run("0.9")
+    assert states(again) == {"step": "CACHED", "inner": "CACHED", "last": "SUCCEEDED"}
+    assert states(engine.run("0.9", use_cache=False))["step"] == "SUCCEEDED"
+
+
+def test_cancel_ends_the_step_runs_the_exit_handler_and_the_run_is_canceled(engine: Engine) -> None:
+    run_id = engine.start("time.sleep(60)")
+    engine.wait(run_id, lambda run: states(run)["step"] == "RUNNING")
+    engine.backend.cancel(run_id)
+    run = engine.wait(run_id)
+    assert run.state is RunState.CANCELED
+    assert states(run) == {"step": "CANCELED", "inner": "SKIPPED", "last": "SUCCEEDED"}
+    assert (engine.marks / "notified").exists()
+    with pytest.raises(ConflictError):
+        engine.backend.cancel(run_id)
+
+
+def test_retry_reruns_what_failed_under_the_same_id(engine: Engine) -> None:
+    run = engine.run("0.9 if count else 1 / 0")
+    assert run.state is RunState.FAILED
+    engine.backend.retry(run.run_id)
+    again = engine.wait(run.run_id, lambda r: r.finished and r.state is not RunState.FAILED)
+    assert again.state is RunState.SUCCEEDED
+    with pytest.raises(ConflictError):
+        engine.backend.retry(run.run_id)
+
+
+def test_a_killed_worker_leaves_no_process_and_a_failed_run_and_the_next_run_works(engine: Engine) -> None:
+    run_id = engine.start("[time.sleep(3), Path(marks, 'late').touch()][0] or 0.9")
+    engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
+    os.kill(worker_of(engine, run_id), signal.SIGKILL)
+    run = engine.wait(run_id)
+    assert run.state is RunState.FAILED
+    assert "worker died" in str(run.reason)
+    time.sleep(3.5)
+    assert not (engine.marks / "late").exists()
+    assert engine.run("0.8").state is RunState.SUCCEEDED
+
+
+def test_two_runs_at_once_both_end_well(engine: Engine) -> None:
+    ids = [engine.start("0.9", use_cache=False), engine.start("0.7", use_cache=False)]
+    assert [engine.wait(each).state for each in ids] == [RunState.SUCCEEDED] * 2
+
+
+def test_an_unknown_run_and_an_ambiguous_prefix_are_told(stranger: Path) -> None:
+    index = RunIndex()
+    for run_id in ("aa11", "aa22"):
+        index.add(IndexEntry(run_id, "local", "local", run_id, time.time()))
+    with pytest.raises(NotFoundError):
+        index.resolve("bb")
+    with pytest.raises(UsageError, match="aa11"):
+        index.resolve("aa")
+    assert index.resolve("aa2").run_id == "aa22"
+    assert index.resolve("@latest").run_id == "aa22"
+
+
+def test_a_corrupt_ledger_is_set_aside_and_rebuilt(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    run = engine.run("0.9")
+    index = RunIndex()
+    index.path.write_bytes(b"this is no database" * 100)
+    assert index.resolve(run.run_id).state == "SUCCEEDED"
+    assert "corrupt" in capsys.readouterr().err
+    assert list(index.folder.glob("state.db.corrupt-*"))
+
+
+def test_a_state_folder_that_cannot_be_made_is_a_clear_error(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EVCTL_HOME", str(tmp_path / "file" / "state"))
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        Engine(engine.package, engine.marks).start("0.9")
