@@ -88,16 +88,18 @@ def main() -> None:
             [*own, "--announce", str(work / "own")],
             [*door, "--announce", str(work / "front")],
         ]
-        running = [
-            subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in commands
-        ]
+        running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in commands]
         try:
             wait("http://127.0.0.1:18973/v2/models/m/ready")
             while not ((work / "own").exists() and (work / "front").exists()):
                 time.sleep(0.1)
             port = {name: int((work / name).read_text().split()[0]) for name in ("own", "front")}
             call(port["front"], "POST", front.CONTROL, {"port": port["own"], "digest": "d"}, {"x-evctl-token": "t"})
-            for name, where in (("stock", 18973), ("evctl server alone", port["own"]), ("evctl service", port["front"])):
+            for name, where in (
+                ("stock", 18973),
+                ("evctl server alone", port["own"]),
+                ("evctl service", port["front"]),
+            ):
                 p50, p99, rate = measure(f"http://127.0.0.1:{where}/v2/models/m/infer", body, options.seconds)
                 print(f"{name:<20} p50 {p50:.2f} ms  p99 {p99:.2f} ms  8 clients {rate:.0f} req/s", flush=True)
         finally:
