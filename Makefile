@@ -35,5 +35,11 @@ lint: setup-dev ## style and import rules
 types: setup-dev ## mypy, strict
 	$(BIN)/mypy
 
+doctor: setup ## what a run needs of this machine
+	$(BIN)/evctl doctor
+
+bench: setup-dev ## the figures
+	@for each in benchmarks/*.py; do case $$each in */naive*) ;; *) $(BIN)/python $$each || exit 1;; esac; done
+
 clean: ## remove what was built, the environment included
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_one_flipped_byte_is_found_before_anything_is_unpickled(name: str, built
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
-    with pytest.raises(bundle.DigestMismatch, match=name):
+    with pytest.raises(bundle.DigestMismatch, match=re.escape(name)):
         bundle.verify(copy)
 
 

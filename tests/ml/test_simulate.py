@@ -42,14 +42,14 @@ def test_every_class_has_the_same_number_of_rows_a_session(small_fleet: Path) ->
 
 def test_a_risen_resistance_pulls_the_low_cell_down_in_discharge_only(small_fleet: Path) -> None:
     features = pd.read_parquet(small_fleet / "features.parquet")
-    drives = features[features["session_kind"] == "drive"].groupby("label")
-    slope = drives["low_current_slope_ohm"].median()
+    drives = features[features["is_drive"] > 0].groupby("label")
+    slope = drives["low_gap_per_amp_ohm"].median()
     assert slope["resistance_rise"] > 3 * abs(slope["healthy"])
 
 
 def test_a_faded_pack_gives_fewer_ampere_hours(small_fleet: Path) -> None:
     clean = pd.read_parquet(small_fleet / "features.parquet")
-    capacity = clean.groupby("label")["capacity_ah"].median()
+    capacity = clean.groupby("label")["ah_per_soc"].median()
     assert capacity["capacity_fade"] < 0.88 * capacity["healthy"]
 
 

@@ -98,7 +98,7 @@ def test_a_model_with_worse_recall_is_refused_unless_overridden(
     target: ServiceTarget, memory: MemoryWorld, models: Models
 ) -> None:
     promote(target, memory, models["a"].uri, by="me")
-    with pytest.raises(RefusedError, match="recall 0.500 is 0.400 below"):
+    with pytest.raises(RefusedError, match=r"recall 0\.500 is 0\.400 below"):
         promote(target, memory, models["worse"].uri, by="me")
     promote(target, memory, models["worse"].uri, by="me", override="recall was mislabelled")
     live = memory.ledger().read()[0].live
@@ -143,7 +143,7 @@ def test_a_held_lease_is_a_conflict_that_names_the_holder(
     target: ServiceTarget, memory: MemoryWorld, models: Models
 ) -> None:
     memory.lease("anna").acquire()
-    with pytest.raises(ConflictError, match="anna .* is promoting"):
+    with pytest.raises(ConflictError, match=r"anna .* is promoting"):
         promote(target, memory, models["a"].uri, by="me")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from evctl.backends.base import (
     Artifact,
@@ -34,6 +34,10 @@ from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableE
 from evctl.index import IndexEntry, RunIndex
 from evctl.profile import Profile
 from evctl.state import home
+
+
+LOCK_TIMEOUT_S = 10.0
+"""Seconds a worker may take to leave after its run has ended."""
 
 
 class LocalBackend:
@@ -74,12 +78,7 @@ class LocalBackend:
         return run_id
 
     def _start(self, folder: RunFolder) -> None:
-        try:
-            lock = folder.lock()
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"run {folder.run_id[:8]} is still running", hint=f"evctl status {folder.run_id[:8]}"
-            ) from error
+        lock = _lock_of_ended(folder)
         env = {key: value for key, value in os.environ.items() if key != "EVCTL_RUN_RECORD"}
         with lock, (folder.path / "worker.log").open("ab") as log:
             subprocess.Popen(
@@ -226,6 +225,20 @@ class LocalBackend:
         if not folder.path.is_dir():
             raise NotFoundError(f"no run {run_id} on this machine", hint="evctl runs")
         return folder
+
+
+def _lock_of_ended(folder: RunFolder) -> IO[bytes]:
+    """Take the lock of a run that has ended; its worker may be a moment behind its last word."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            return folder.lock()
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise ConflictError(
+                    f"run {folder.run_id[:8]} is still running", hint=f"evctl status {folder.run_id[:8]}"
+                ) from error
+            time.sleep(0.05)
 
 
 @cache
