@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from evctl.backends.base import Backend
 from evctl.errors import UnavailableError
-from evctl.profile import Profile
+
+if TYPE_CHECKING:
+    # the exit handler's pod passes through this package and has no pydantic
+    from evctl.profile import Profile
 
 
 def get_backend(profile: Profile) -> Backend:

@@ -1,12 +1,13 @@
 """The pipeline's graph: `build_pipeline(settings)` is a pure function of an environment's settings."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from kfp import dsl, kubernetes
 
-from ev_pipeline import components
+from ev_pipeline import components, embed
 from ev_pipeline.settings import NEVER_CACHED, PipelineSettings
 
 PIPELINE_NAME = "ev-battery-health-fault-pipeline"
@@ -75,14 +76,19 @@ def _gates(settings: PipelineSettings, judged: Any, threshold: Any) -> Iterator[
 def _maker(settings: PipelineSettings) -> Callable[..., Any]:
     """Return `make(task name, **inputs)`: the component decorated for this image, the task with its policy."""
     image = settings.image.name or UNSET_IMAGE
+    embedded = settings.image.mode == "embedded"
+    packages = list(settings.image.packages) or (embed.pins() if embedded else [])
 
     def make(name: str, **inputs: Any) -> Any:
-        component = dsl.component(
-            getattr(components, name),
-            base_image=image,
-            packages_to_install=list(settings.image.packages) if settings.image.mode == "embedded" else None,
-            install_kfp_package=settings.image.mode == "embedded",
-        )
+        body = getattr(components, name)
+        if embedded:
+            with tempfile.TemporaryDirectory() as empty:
+                component = dsl.component(
+                    body, base_image=image, packages_to_install=packages, embedded_artifact_path=empty
+                )
+            component = embed.with_source(component, body)
+        else:
+            component = dsl.component(body, base_image=image, install_kfp_package=False)
         task = component(**inputs)
         _policy(task, name, settings)
         return task
