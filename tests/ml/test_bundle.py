@@ -25,11 +25,11 @@ from tests.ml.conftest import Trained
 REFERENCE = {"schema_version": 1}
 
 
-def bundle(folder: Path, trained: Trained, evaluation: dict, run_id: str = "run-1") -> Manifest:
+def bundle(folder: Path, trained_fleet: Trained, evaluation: dict, run_id: str = "run-1") -> Manifest:
     return build(
         folder,
-        model=trained.model,
-        features=trained.features,
+        model=trained_fleet.model,
+        features=trained_fleet.features,
         evaluation=evaluation,
         reference=REFERENCE,
         provenance={"data_version": "v1", "run_id": run_id},
@@ -37,33 +37,35 @@ def bundle(folder: Path, trained: Trained, evaluation: dict, run_id: str = "run-
 
 
 @pytest.fixture(scope="module")
-def evaluation(trained: Trained) -> dict:
-    return dataclasses.asdict(evaluate(trained.model, trained.features))
+def evaluation(trained_fleet: Trained) -> dict:
+    return dataclasses.asdict(evaluate(trained_fleet.model, trained_fleet.features))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, trained: Trained, evaluation: dict) -> Path:
-    bundle(tmp_path / "bundle", trained, evaluation)
+def folder(tmp_path: Path, trained_fleet: Trained, evaluation: dict) -> Path:
+    bundle(tmp_path / "bundle", trained_fleet, evaluation)
     return tmp_path / "bundle"
 
 
-def test_a_bundle_loads_and_answers_as_the_model_did(folder: Path, trained: Trained) -> None:
+def test_a_bundle_loads_and_answers_as_the_model_did(folder: Path, trained_fleet: Trained) -> None:
     loaded = load(folder)
-    rows = load_features(trained.features).head(20)
-    assert (loaded.model.predict_proba(rows) == joblib.load(trained.model).predict_proba(rows)).all()
+    rows = load_features(trained_fleet.features).head(20)
+    assert (loaded.model.predict_proba(rows) == joblib.load(trained_fleet.model).predict_proba(rows)).all()
     assert loaded.manifest.version == f"v1-{loaded.manifest.digest[:12]}"
     assert set(loaded.manifest.versions) >= {"python", "scikit-learn", "numpy", "joblib", "pandas"}
 
 
-def test_the_run_that_built_it_does_not_change_the_version(tmp_path: Path, trained: Trained, evaluation: dict) -> None:
-    first = bundle(tmp_path / "a", trained, evaluation, "run-1")
-    second = bundle(tmp_path / "b", trained, evaluation, "run-2")
+def test_the_run_that_built_it_does_not_change_the_version(
+    tmp_path: Path, trained_fleet: Trained, evaluation: dict
+) -> None:
+    first = bundle(tmp_path / "a", trained_fleet, evaluation, "run-1")
+    second = bundle(tmp_path / "b", trained_fleet, evaluation, "run-2")
     assert first.version == second.version
     assert first.provenance["run_id"] != second.provenance["run_id"]
 
 
-def test_no_vehicle_is_named_in_a_bundle(folder: Path, trained: Trained) -> None:
-    vehicle = load_features(trained.features)["vehicle_id"].iloc[0]
+def test_no_vehicle_is_named_in_a_bundle(folder: Path, trained_fleet: Trained) -> None:
+    vehicle = load_features(trained_fleet.features)["vehicle_id"].iloc[0]
     for path in folder.iterdir():
         assert vehicle.encode() not in path.read_bytes()
 
