@@ -7,6 +7,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ev_ml.features import FEATURE_UNITS, FEATURES
 from ev_ml.reference import build_reference
@@ -21,11 +22,13 @@ def reference_document(features: Path, model: Path) -> dict[str, Any]:
     def held_out(vehicles: np.ndarray) -> np.ndarray:
         return np.array([vehicle_key(str(v)) not in fitted.training_vehicles for v in vehicles])
 
-    return build_reference(
-        features,
-        names=FEATURES,
-        units=FEATURE_UNITS,
-        predict=fitted.predict_proba,
-        classes=fitted.classes,
-        held_out=held_out,
-    ).to_json()
+    # one thread: see train.fit
+    with threadpool_limits(1):
+        return build_reference(
+            features,
+            names=FEATURES,
+            units=FEATURE_UNITS,
+            predict=fitted.predict_proba,
+            classes=fitted.classes,
+            held_out=held_out,
+        ).to_json()
