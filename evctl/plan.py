@@ -75,6 +75,8 @@ def _task(key: str, task: Mapping[str, Any], label: str, compiled: CompiledPipel
 def _warnings(profile: Profile, tasks: tuple[PlannedTask, ...]) -> list[str]:
     said = []
     if profile.backend == "local":
+        if profile.data.shards > 1:
+            said.append("this machine computes the features in one task, whatever data.shards says")
         limited = [task.name for task in tasks if task.cpu or task.memory]
         if limited:
             said.append(f"this machine does not enforce the CPU and memory limits of {', '.join(limited)}")
