@@ -4,7 +4,7 @@ kfp cuts each function's source out of this file, so a body imports what it need
 reads the annotations, so this module has no postponed ones.
 """
 
-from typing import NamedTuple
+from typing import List, NamedTuple  # noqa: UP035  kfp knows no list[Dataset]
 
 from kfp import dsl
 
@@ -49,6 +49,33 @@ def generate_battery_features(clean_data: dsl.Input[dsl.Dataset], features: dsl.
     from ev_ml.features import generate
 
     found = generate(Path(clean_data.path), Path(features.path))
+    features.metadata.update(summary=found.summary, sessions=found.sessions)
+    print(found.summary)
+
+
+def generate_feature_shard(
+    clean_data: dsl.Input[dsl.Dataset], shard: int, shards: int, part: dsl.Output[dsl.Dataset]
+) -> None:
+    """Compute the features of every `shards`-th row group of vehicles."""
+    from pathlib import Path
+
+    from ev_ml.features import generate
+
+    found = generate(Path(clean_data.path), Path(part.path), shard=shard, shards=shards)
+    part.metadata.update(summary=found.summary, sessions=found.sessions)
+    print(found.summary)
+
+
+def merge_feature_shards(
+    parts: dsl.Input[List[dsl.Dataset]],  # noqa: UP006
+    features: dsl.Output[dsl.Dataset],
+) -> None:
+    """Join the shards into what one task would have written."""
+    from pathlib import Path
+
+    from ev_ml.features import merge
+
+    found = merge([Path(part.path) for part in parts], Path(features.path))
     features.metadata.update(summary=found.summary, sessions=found.sessions)
     print(found.summary)
 

@@ -83,3 +83,106 @@ def test_an_unset_image_compiles_and_is_refused_for_a_cluster(prod: CompiledPipe
     with pytest.raises(RefusedError) as refused:
         require_image(load_profile("prod").profile)
     assert "sha256" in str(refused.value.hint)
+
+
+def sharded(**changes: Any) -> tuple[CompiledPipeline, Any]:
+    base = load_profile("prod").profile
+    profile = base.model_copy(update={"data": base.data.model_copy(update={"shards": 3}), **changes})
+    return compile_profile(profile), profile
+
+
+def test_features_are_sharded_over_vehicles_when_asked_and_joined_under_the_products_name() -> None:
+    compiled, profile = sharded()
+    loop = next(node for node in tree(compiled.spec)[0].children if node.kind == "loop")
+    assert flat(loop.children) == ["generate_feature_shard"]
+    names = flat(tree(compiled.spec))
+    assert names.index("generate_feature_shard") < names.index("generate_battery_features")
+    assert names.index("generate_battery_features") < names.index("train_fault_classifier")
+    assert "generate_battery_features" in [task.name for task in plan_of(compiled, profile).tasks]
+
+
+def test_one_machine_does_not_shard_and_plan_says_so() -> None:
+    compiled, profile = sharded(backend="local")
+    assert "generate_feature_shard" not in flat(tree(compiled.spec))
+    assert any("data.shards" in warning for warning in plan_of(compiled, profile).warnings)
+
+
+def test_shards_joined_give_the_features_of_one_task(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from ev_ml.ingest import ingest
+    from ev_ml.validate import validate
+    from ev_pipeline import components
+
+    def artifact(name: str) -> Any:
+        return SimpleNamespace(path=str(tmp_path / name), metadata={})
+
+    ingest("v1", tmp_path / "raw", data={"versions": {"v1": {"fleet": "v1", "vehicles": 7}}})
+    validate(tmp_path / "raw", tmp_path / "clean", max_quarantined_share=0.5, min_vehicles=1)
+    parts = [artifact(f"part{shard}") for shard in range(3)]
+    for shard, part in enumerate(parts):
+        components.generate_feature_shard(artifact("clean"), shard, 3, part)
+    components.merge_feature_shards(parts, artifact("merged"))
+    components.generate_battery_features(artifact("clean"), artifact("whole"))
+    import pandas as pd
+
+    keys = ["vehicle_id", "session_id"]
+    merged, whole = (pd.read_parquet(tmp_path / n).sort_values(keys, ignore_index=True) for n in ("merged", "whole"))
+    pd.testing.assert_frame_equal(merged, whole)
+
+
+def test_every_gate_asked_for_is_a_condition_of_its_own() -> None:
+    base = load_profile("prod").profile
+    without = compile_profile(base.model_copy(update={"gates": type(base.gates)()}))
+    gate = next(node for node in tree(without.spec)[0].children if node.kind == "gate")
+    assert flat(gate.children)[0] == "register_fault_model"
+
+
+@pytest.mark.parametrize("name", ["local", "dev", "qa", "prod"])
+def test_each_shipped_profile_compiles_with_its_environment_as_default(name: str) -> None:
+    compiled = compile_profile(load_profile(name).profile)
+    assert coerce(compiled.spec, {})["environment"] == name
+    assert compiled.spec["pipelineInfo"]["name"] == "ev-battery-health-fault-pipeline"
+    assert (
+        compiled.spec["pipelineInfo"]["description"]
+        == "Production-grade Kubeflow pipeline for EV Battery Health Fault Classification"
+    )
+
+
+def test_a_parameter_without_default_must_be_given_and_structures_are_json() -> None:
+    definitions = {
+        "needed": {"parameterType": "STRING"},
+        "flag": {"parameterType": "BOOLEAN", "defaultValue": False},
+        "many": {"parameterType": "LIST", "isOptional": True},
+        "count": {"parameterType": "NUMBER_INTEGER", "isOptional": True},
+    }
+    spec = {"root": {"inputDefinitions": {"parameters": definitions}}}
+    assert coerce(spec, {"needed": "1", "flag": "TRUE", "many": "[1]", "count": "4"}) == {
+        "needed": "1", "flag": True, "many": [1], "count": 4,
+    }  # fmt: skip
+    for raw, said in (
+        ({}, "needed is missing"),
+        ({"needed": "1", "flag": "maybe"}, "true or false"),
+        ({"needed": "1", "many": "{}"}, "JSON of type LIST"),
+        ({"needed": "1", "count": "4.5"}, "a whole number"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            coerce(spec, raw)
+
+
+def test_a_stale_file_is_told_by_a_diff(prod: CompiledPipeline, tmp_path: Path) -> None:
+    kept = tmp_path / "pipeline.yaml"
+    prod.write(kept)
+    assert difference(prod, kept) == ""
+    kept.write_text(kept.read_text().replace("8Gi", "1Gi"))
+    assert "8Gi" in difference(prod, kept)
+    assert difference(prod, tmp_path / "absent") != ""
+
+
+def test_a_prebuilt_image_must_be_named_by_digest() -> None:
+    base = load_profile("prod").profile
+    named = base.image.model_copy(update={"name": "registry.example/ev:latest"})
+    with pytest.raises(RefusedError, match="not named by digest"):
+        require_image(base.model_copy(update={"image": named}))
+    pinned = named.model_copy(update={"name": "registry.example/ev@sha256:" + "0" * 64})
+    require_image(base.model_copy(update={"image": pinned}))
