@@ -63,11 +63,11 @@ def situation(name: str, *, mlmd: bool = True, pods: bool = True, **changes: Any
 
 
 def timeline(name: str) -> list[tuple[float, Sources]]:
-    spec: dict[str, Any] | None = None
+    # these runs were made from an uploaded version, whose spec is fetched apart
     found = []
     for sample in (s for s in load(f"timelines/{name}.json") if "run" in s):
         own, _ = unwrap(sample["run"].get("pipeline_spec"))
-        spec = own or spec
+        spec = own or uploaded_spec()
         answers = {
             "GetExecutionsByContext": {"executions": sample["mlmd"].get("executions", [])},
             "GetEventsByExecutionIDs": {"events": sample["mlmd"].get("events", [])},
