@@ -39,6 +39,8 @@ def validate_battery_data(
     )
     Path(report.path).write_text(found.to_json())
     clean_data.metadata.update(summary=found.summary, rows=found.kept, quarantined=found.quarantined)
+    # what the bundle's provenance says of the data travels with it
+    clean_data.metadata["data_digest"] = raw_data.metadata.get("digest", "")
     print(found.summary, found.reasons)
 
 
@@ -50,6 +52,7 @@ def generate_battery_features(clean_data: dsl.Input[dsl.Dataset], features: dsl.
 
     found = generate(Path(clean_data.path), Path(features.path))
     features.metadata.update(summary=found.summary, sessions=found.sessions)
+    features.metadata["data_digest"] = clean_data.metadata.get("data_digest", "")
     print(found.summary)
 
 
@@ -63,6 +66,7 @@ def generate_feature_shard(
 
     found = generate(Path(clean_data.path), Path(part.path), shard=shard, shards=shards)
     part.metadata.update(summary=found.summary, sessions=found.sessions)
+    part.metadata["data_digest"] = clean_data.metadata.get("data_digest", "")
     print(found.summary)
 
 
@@ -77,6 +81,7 @@ def merge_feature_shards(
 
     found = merge([Path(part.path) for part in parts], Path(features.path))
     features.metadata.update(summary=found.summary, sessions=found.sessions)
+    features.metadata["data_digest"] = parts[0].metadata.get("data_digest", "")
     print(found.summary)
 
 
@@ -134,6 +139,7 @@ def register_fault_model(
 ) -> NamedTuple("Outputs", [("model_uri", str), ("model_version", str), ("model_digest", str)]):  # type: ignore[valid-type]
     """Build the model bundle and publish it to the store, once."""
     import json
+    import os
     from pathlib import Path
     from typing import NamedTuple
 
@@ -142,13 +148,20 @@ def register_fault_model(
     from evctl.rollout.registry import publish
 
     folder = Path(bundle.path)
+    provenance = {
+        "data_version": data_version,
+        "data_digest": features.metadata.get("data_digest", ""),
+        "run_id": run_id,
+        # the image knows its commit; a pipeline that named it would change with every commit
+        "git_commit": os.environ.get("EV_GIT_COMMIT", ""),
+    }
     manifest = build(
         folder,
         model=Path(model.path),
         features=Path(features.path),
         evaluation=json.loads(Path(evaluation.path).read_text()),
         reference=reference_document(Path(features.path), Path(model.path)),
-        provenance={"data_version": data_version, "run_id": run_id},
+        provenance=provenance,
     )
     published = publish(folder, store)
     bundle.metadata.update(
