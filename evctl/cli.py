@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 
@@ -76,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
         return code
     except EvctlError as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _tell(error.code, error.message, error.hint, error.exit_code, as_json)
     except BrokenPipeError:
         # the reader has gone; nothing may be written at exit either
@@ -164,7 +165,7 @@ def overview() -> str:
         lines += [f"  {name:<14} {text}" for name, (where, _, text) in VERBS.items() if where == group]
     lines += [
         "",
-        "every verb: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help",
+        "most verbs: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help",
         "",
         EXIT_CODES,
     ]

@@ -41,7 +41,8 @@ def emit(
 ) -> None:
     """Print a result on stdout as table, json, yaml or name."""
     if quiet or output == "name":
-        print(name or "")
+        if name:
+            print(name)
     elif output == "json":
         print(json.dumps(document(result), indent=2, allow_nan=False))
     elif output == "yaml":

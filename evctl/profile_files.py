@@ -45,7 +45,7 @@ def folder() -> Path:
 
 def names() -> list[str]:
     """Return the known profiles' names."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
+    return sorted(path.stem for path in folder().glob("*.yaml") if path.is_file())
 
 
 def load_profile(name: str) -> LoadedProfile:
@@ -87,13 +87,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
 
     try:
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        values = build(root, ()) if isinstance(root, yaml.MappingNode) else None
+    except RecursionError as error:
+        raise UsageError(f"{path}: an alias that holds itself") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise UsageError(f"{path}{where}: not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(root, yaml.MappingNode):
+    if values is None:
         raise UsageError(f"{path}:1: a profile is a mapping of keys to values")
-    values = build(root, ())
     return dict(values), lines
 
 

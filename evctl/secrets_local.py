@@ -86,7 +86,11 @@ class LocalSecrets:
         """Return the keys by secret."""
         if not self.folder.is_dir():
             return {}
-        return {each.name: sorted(path.name for path in each.iterdir()) for each in sorted(self.folder.iterdir())}
+        return {
+            each.name: sorted(path.name for path in each.iterdir())
+            for each in sorted(self.folder.iterdir())
+            if each.is_dir()
+        }
 
 
 def _write_private(path: Path, value: str) -> None:

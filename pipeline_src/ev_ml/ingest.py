@@ -63,7 +63,9 @@ def ingest(data_version: str, out: Path, *, data: Mapping[str, Any]) -> IngestRe
         name = spec.get("fleet") or data_version
         if name not in FLEETS:
             raise UnknownDataVersion(f"fleet {name!r} is not known; known: {', '.join(FLEETS)}")
-        rows = simulate(fleet(name, vehicles=spec.get("vehicles"), seed=spec.get("seed")), out)
+        # what came through a pipeline's JSON has floats for whole numbers
+        whole = {key: int(spec[key]) for key in ("vehicles", "seed") if spec.get(key) is not None}
+        rows = simulate(fleet(name, **whole), out)
     return IngestReport(data_version, rows, count_vehicles(out), file_digest(out))
 
 

@@ -122,7 +122,8 @@ def test_a_step_runs_where_our_packages_are_not_installed(dev: CompiledPipeline,
     source = tmp_path / "step.py"
     said = "\n    import ev_ml; print('from', ev_ml.__file__)\n    from ev_ml.ingest import"
     source.write_text(program(dev, "ingest_battery_data").replace("\n    from ev_ml.ingest import", said))
-    data = {"versions": {"v1": {"fleet": "v1", "vehicles": 6}}}
+    # a struct's numbers arrive as floats
+    data = {"versions": {"v1": {"fleet": "v1", "vehicles": 6.0, "seed": 3.0}}}
     raw: dict[str, Any] = {"name": "raw_data", "uri": str(tmp_path / "raw"), "type": {"schemaTitle": "system.Dataset"}}
     handed = {
         "inputs": {"parameterValues": {"data_version": "v1", "data": data}},

@@ -35,7 +35,6 @@ from evctl.index import IndexEntry, RunIndex
 from evctl.profile import Profile
 from evctl.state import home
 
-
 LOCK_TIMEOUT_S = 10.0
 """Seconds a worker may take to leave after its run has ended."""
 
