@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ev_pipeline.settings import TASKS
@@ -26,6 +28,14 @@ class PlannedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class LastUpload:
+    """What changes against the newest uploaded version."""
+
+    version: str
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A run that has not been started."""
 
@@ -34,24 +44,73 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     parameters: Mapping[str, Any]
     warnings: tuple[str, ...]
+    last_upload: LastUpload | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the plan as JSON."""
         return {**asdict(self), "tasks": [asdict(task) for task in self.tasks], "warnings": list(self.warnings)}
 
+    def against(self, version: str, before: Mapping[str, Any], compiled: CompiledPipeline) -> Plan:
+        """Return the plan with its difference to an uploaded version's pipeline spec."""
+        return replace(self, last_upload=LastUpload(version, tuple(changes(before, compiled.spec))))
+
 
 def plan_of(compiled: CompiledPipeline, profile: Profile) -> Plan:
     """Return the plan of a compiled pipeline in an environment."""
-    found = {}
-    dags = [compiled.spec["root"]["dag"], *(c["dag"] for c in compiled.spec["components"].values() if "dag" in c)]
-    for dag in dags:
-        for key, task in dag["tasks"].items():
-            component = compiled.spec["components"][task["componentRef"]["name"]]
-            if "executorLabel" in component:
-                found[key.replace("-", "_")] = _task(key, task, component["executorLabel"], compiled)
+    found = {name: _task(*parts, compiled) for name, parts in _containers(compiled.spec).items()}
     tasks = tuple(sorted(found.values(), key=lambda t: TASKS.index(t.name) if t.name in TASKS else len(TASKS)))
     defaults = {name: each.get("defaultValue") for name, each in declared(compiled.spec).items()}
     return Plan(profile.name, compiled.digest, tasks, defaults, tuple(_warnings(profile, tasks)))
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two pipeline specs, a line each: parameters, tasks, and what a task runs as."""
+    said = _changed(
+        "parameter ",
+        {name: each.get("defaultValue") for name, each in declared(before).items()},
+        {name: each.get("defaultValue") for name, each in declared(after).items()},
+    )
+    old, new = _containers(before), _containers(after)
+    said += [f"task {name}: removed" for name in old if name not in new]
+    for name, (_, task, label) in new.items():
+        if name not in old:
+            said.append(f"task {name}: new")
+            continue
+        said += _changed(f"{name} ", _facts(before, *old[name][1:]), _facts(after, task, label))
+    return said
+
+
+def _facts(spec: Mapping[str, Any], task: Mapping[str, Any], label: str) -> dict[str, Any]:
+    container = spec["deploymentSpec"]["executors"][label]["container"]
+    resources = container.get("resources", {})
+    program = json.dumps([container.get("command"), container.get("args")])
+    return {
+        "image": container["image"],
+        "cpu": resources.get("resourceCpuLimit"),
+        "memory": resources.get("resourceMemoryLimit"),
+        "accelerator": json.dumps(resources.get("accelerator")),
+        "retries": task.get("retryPolicy", {}).get("maxRetryCount", 0),
+        "cache": bool(task.get("cachingOptions", {}).get("enableCache")),
+        "environment": json.dumps(container.get("env")),
+        "inputs": hashlib.sha256(json.dumps(task.get("inputs"), sort_keys=True).encode()).hexdigest()[:12],
+        "code": hashlib.sha256(program.encode()).hexdigest()[:12],
+    }
+
+
+def _changed(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    names = [*before, *(name for name in after if name not in before)]
+    return [f"{what}{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+
+
+def _containers(spec: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any], str]]:
+    """Return the tasks that run a container, by the product's name: key, task, executor label."""
+    found = {}
+    for dag in [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]:
+        for key, task in dag["tasks"].items():
+            component = spec["components"][task["componentRef"]["name"]]
+            if "executorLabel" in component:
+                found[key.replace("-", "_")] = (key, task, component["executorLabel"])
+    return found
 
 
 def _task(key: str, task: Mapping[str, Any], label: str, compiled: CompiledPipeline) -> PlannedTask:
