@@ -16,6 +16,9 @@ MODEL_NAME = "ev_battery_fault_classifier"
 UNSET_IMAGE = "image-unset-see-profiles"
 """What an unset image compiles to; `upload` and `run` refuse it."""
 BACKOFF = "10s"
+USES_STORE = frozenset({"register_fault_model", "setup_drift_monitoring"})
+STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""Keys of the store's secret, which are also the variables that obstore reads."""
 
 
 def build_pipeline(settings: PipelineSettings) -> Any:
@@ -136,3 +139,6 @@ def _policy(task: Any, name: str, settings: PipelineSettings) -> None:
     for secret in settings.secrets:
         if name in secret.tasks:
             kubernetes.use_secret_as_volume(task, secret_name=secret.name, mount_path=secret.mount_path)
+    credentials = settings.service.get("store", {}).get("secret")
+    if credentials and name in USES_STORE:
+        kubernetes.use_secret_as_env(task, secret_name=credentials, secret_key_to_env={key: key for key in STORE_KEYS})

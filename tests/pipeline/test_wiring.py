@@ -186,3 +186,15 @@ def test_a_prebuilt_image_must_be_named_by_digest() -> None:
         require_image(base.model_copy(update={"image": named}))
     pinned = named.model_copy(update={"name": "registry.example/ev@sha256:" + "0" * 64})
     require_image(base.model_copy(update={"image": pinned}))
+
+
+def test_the_tasks_that_use_the_store_get_its_credentials_from_the_secret() -> None:
+    base = load_profile("prod").profile
+    store = base.store.model_copy(update={"secret": "store-keys"})
+    compiled = compile_profile(base.model_copy(update={"store": store}))
+    executors = compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    using = {label for label, executor in executors.items() if "secretAsEnv" in executor}
+    assert using == {"exec-register-fault-model", "exec-setup-drift-monitoring"}
+    mapped = executors["exec-register-fault-model"]["secretAsEnv"][0]
+    assert mapped["secretName"] == "store-keys"
+    assert [each["envVar"] for each in mapped["keyToEnv"]] == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
