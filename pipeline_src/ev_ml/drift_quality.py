@@ -19,6 +19,9 @@ MOVED = 1.0
 RESTORED = 0.25
 """Deviations within which the conversion must bring it back (a quarter: far less than it moved)."""
 
+IMPLAUSIBLE = 20.0
+"""Deviations no weather and no new supplier moves a whole fleet by: the simulated v3's largest move is 7."""
+
 MISSING_Z = 3.0
 """Standard errors by which a share of missing values must exceed the reference's."""
 
@@ -59,11 +62,19 @@ def unit_defect(column: ReferenceColumn, new: Tally) -> Defect | None:
     # Far moves are read off the tail's eighths of an octave; that is how exact a conversion can look.
     slack = max(RESTORED, 0.06 * float(np.median(np.abs(before))) / scale)
     if slack > moved / 4:
-        return None
+        return _implausible(column, new, moved)
     for factor, offset, words in candidates(column):
         if _distance(before, (after - offset) / factor, scale) <= slack:
             return Defect(column.name, f"{column.name} looks {words}", 1.0)
-    return None
+    return _implausible(column, new, moved)
+
+
+def _implausible(column: ReferenceColumn, new: Tally, moved: float) -> Defect | None:
+    """A column computed from one in another unit fits no conversion, but lies where no battery does."""
+    if moved < IMPLAUSIBLE or new.out_of_range < 0.9 * new.present:
+        return None
+    reason = f"{column.name} is {moved:.0f} deviations away and outside all that was trained on: a unit or sensor?"
+    return Defect(column.name, reason, 1.0)
 
 
 def candidates(column: ReferenceColumn) -> tuple[tuple[float, float, str], ...]:

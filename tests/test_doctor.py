@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from ev_pipeline.settings import SecretMount
+from evctl import doctor_local
+from evctl.doctor import Check, checks_for, diagnose, document, failed, passed, warned, worst
+from evctl.errors import UnavailableError
+from evctl.profile import ChannelSettings, NotifySettings, Profile, ServingSettings, StoreSettings
+
+
+def profile(stranger, **values) -> Profile:
+    return Profile(name="local", store=StoreSettings(uri=str(stranger / "store")), **values)
+
+
+def test_a_fresh_machine_passes(stranger):
+    results = diagnose(checks_for(profile(stranger)))
+    assert [r.name for r in results if r.status == "fail"] == []
+    assert {"python", "versions", "state folder", "disk", "store", "port"} <= {r.name for r in results}
+    json.dumps(document("local", results), allow_nan=False)
+
+
+def test_checks_run_side_by_side_and_one_that_hangs_is_left_behind():
+    slow = Check("slow", lambda: time.sleep(30) or passed(""), timeout_s=0.3)
+    start = time.monotonic()
+    results = diagnose([slow, Check("a", lambda: passed("x")), Check("b", lambda: warned("y"))])
+    assert time.monotonic() - start < 5
+    assert [r.status for r in results] == ["fail", "pass", "warn"]
+    assert "0.3 s" in results[0].message
+
+
+def test_a_check_that_breaks_is_a_failure_and_its_neighbours_are_told():
+    def broken():
+        raise ValueError("boom")
+
+    def unavailable():
+        raise UnavailableError("no answer", hint="try later")
+
+    results = diagnose([Check("a", broken), Check("b", unavailable), Check("c", lambda: passed("x"))])
+    assert [r.status for r in results] == ["fail", "fail", "pass"]
+    assert results[0].message == "ValueError: boom"
+    assert results[1].fix == "try later"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"), [((), "pass"), (("pass", "warn"), "warn"), (("warn", "fail", "pass"), "fail")]
+)
+def test_the_worst_status_wins(statuses, expected):
+    make = {"pass": passed, "warn": warned, "fail": failed}
+    results = diagnose([Check(str(i), lambda s=s: make[s]("")) for i, s in enumerate(statuses)])
+    assert worst(results) == expected
+
+
+def test_a_state_folder_that_is_a_file_is_told(stranger):
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_text("")
+    finding = doctor_local.state_folder()
+    assert finding.status == "fail"
+    assert "EVCTL_HOME" in finding.fix
+
+
+def test_a_damaged_run_index_is_a_warning(stranger):
+    stranger.mkdir()
+    (stranger / "state.db").write_bytes(b"not a database at all" * 100)
+    assert doctor_local.ledger().status == "warn"
+
+
+def test_a_full_disk_is_a_failure(stranger, monkeypatch):
+    usage = type("U", (), {"free": 1000})
+    monkeypatch.setattr(doctor_local.shutil, "disk_usage", lambda path: usage)
+    assert doctor_local.disk_space().status == "fail"
+
+
+def test_missing_secret_keys_are_named_and_never_shown(stranger):
+    mount = SecretMount(name="s", keys=("TOKEN", "OTHER"))
+    (stranger / "secrets" / "s").mkdir(parents=True)
+    (stranger / "secrets" / "s" / "TOKEN").write_text("hunter2")
+    finding = doctor_local.secret_keys(profile(stranger, secrets=(mount,)))
+    assert finding.status == "fail"
+    assert finding.message == "missing: OTHER"
+
+
+def test_a_channel_without_its_url_is_a_warning(stranger, monkeypatch):
+    settings = NotifySettings(channels=(ChannelSettings(name="ops", kind="webhook", url_env="HOOK"),))
+    assert "ops" in doctor_local.channels(profile(stranger, notify=settings)).message
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:1/")
+    assert doctor_local.channels(profile(stranger, notify=settings)).status == "pass"
+
+
+def test_a_taken_port_is_a_warning(stranger):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = doctor_local.serving_port(profile(stranger, serving=ServingSettings(port=port)))
+    assert found.status == "warn"
+
+
+def test_a_store_that_cannot_be_opened_is_a_failure(stranger):
+    stranger.mkdir()
+    (stranger / "store").write_text("")
+    results = diagnose([Check("store", lambda: doctor_local.store_works(profile(stranger)))])
+    assert results[0].status == "fail"
+
+
+def test_contradicting_drift_settings_are_told(stranger):
+    from evctl.profile import DriftSettings
+
+    found = doctor_local.profile_valid(profile(stranger, drift=DriftSettings(persistence=3, window=2)))
+    assert found.status == "fail"
+
+
+def test_the_verb_exits_5_on_a_failure(stranger, capsys, monkeypatch):
+    from evctl import cli
+
+    stranger.write_text("")
+    monkeypatch.setenv("EVCTL_HOME", str(stranger))
+    assert cli.run(["doctor", "-o", "json"]) == 5
+    assert json.loads(capsys.readouterr().out)["status"] == "fail"
