@@ -43,7 +43,7 @@ def alert(profile: Profile, check: dict[str, Any]) -> str | None:
         return None
     config = profile.notify.model_dump(mode="json", exclude_none=True)
     report = notify(drift_message(check), config, secrets_dir=secrets_folder(), marker_dir=home() / "drift" / "told")
-    return f"notify: {report.summary}"
+    return f"notify: {report.summary}" if report.deliveries else "notify: no channel is configured"
 
 
 def secrets_folder() -> Path:

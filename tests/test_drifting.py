@@ -124,7 +124,7 @@ def test_an_alert_names_the_verdict_and_holds_no_vehicle_or_markup():
 
 def test_an_alert_is_only_for_drift_and_broken_data(profile):
     assert drift_actions.alert(profile, CHECK | {"verdict": "OK"}) is None
-    assert "no channel configured" in drift_actions.alert(profile, CHECK)
+    assert "no channel is configured" in drift_actions.alert(profile, CHECK)
 
 
 def test_an_alert_has_one_key_for_the_same_data_model_and_verdict():
