@@ -107,6 +107,7 @@ def evaluate_fault_model(
     metrics: dsl.Output[dsl.Metrics],
     classification_metrics: dsl.Output[dsl.ClassificationMetrics],
     evaluation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
 ) -> NamedTuple("Outputs", [("accuracy", float), ("recall", float)]):  # type: ignore[valid-type]
     """Judge the model on held-out vehicles."""
     import json
@@ -114,9 +115,11 @@ def evaluate_fault_model(
     from typing import NamedTuple
 
     from ev_ml.evaluate import evaluate
+    from ev_ml.evaluation_html import evaluation_html
 
     found = evaluate(Path(model.path), Path(features.path))
     Path(evaluation.path).write_text(found.to_json())
+    Path(page.path).write_text(evaluation_html(json.loads(found.to_json())))
     for name in ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier"):
         metrics.log_metric(name, getattr(found, name))
     metrics.metadata["summary"] = found.summary
