@@ -124,8 +124,8 @@ def hash_ids(column: pa.Array) -> Iterable[int]:
 
 def _count(path: Path, group: int | None, profile: DriftProfile, predict: Predict | None) -> None:
     wanted = ["vehicle_id", "session_start", *profile.features]
-    # Buffered reading keeps a large row group's pages from being held as a whole.
-    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+    # Read in small steps: by default a whole row group is fetched, and kept until the file is closed.
+    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         names = set(file.schema_arrow.names)
         columns = [name for name in wanted if name in names]
         groups = None if group is None else [group]

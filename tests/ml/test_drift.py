@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -291,3 +293,23 @@ def test_weeks_that_differ_as_a_whole_raise_the_bar(tmp_path):
 def test_a_config_takes_only_its_own_settings():
     settings = {"min_rows": 7, "persistence": 2, "cooldown_h": 1.0}
     assert DriftConfig.from_settings(settings) == replace(CONFIG, min_rows=7)
+
+
+def test_memory_does_not_grow_with_rows(reference, tmp_path):
+    reference.write(tmp_path / "reference.json")
+    part = pq.read_table(write_fleet(tmp_path / "part.parquet", vehicles=2000, sessions=30))
+    code = (
+        "import sys; from pathlib import Path; from ev_ml.reference import ReferenceProfile\n"
+        "from ev_ml.drift_profile import profile_of\n"
+        "profile_of(Path(sys.argv[2]), ReferenceProfile.read(Path(sys.argv[1])), threads=2)\n"
+        "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
+    )
+    peaks = []
+    for groups in (3, 30):
+        path = tmp_path / "many.parquet"
+        with pq.ParquetWriter(path, part.schema) as writer:
+            for _ in range(groups):
+                writer.write_table(part)
+        command = [sys.executable, "-c", code, str(tmp_path / "reference.json"), str(path)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < peaks[0] * 1.25
