@@ -119,6 +119,8 @@ class RunIndex:
         db = sqlite3.connect(self.path, timeout=10)
         try:
             db.execute(_TABLE)
+            if db.execute("pragma quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("damaged")
         except sqlite3.DatabaseError:
             db.close()
             raise
@@ -132,11 +134,18 @@ class RunIndex:
         )
         db = self._connect()
         for record in sorted((self.folder / "runs").glob("*/record.json")):
-            known = json.loads(record.read_text())
-            row = (
-                known["run_id"], known["env"], "local", known["name"], known["created_at"], known["state"],
-                int(known.get("model") is not None), int(bool(known.get("cancel_requested"))),
-            )  # fmt: skip
+            try:
+                known = json.loads(record.read_text())
+                row = (
+                    known["run_id"], known["env"], "local", known["name"], known["created_at"], known["state"],
+                    int(known.get("model") is not None), int(bool(known.get("cancel_requested"))),
+                )  # fmt: skip
+            except (ValueError, KeyError, TypeError) as error:
+                print(
+                    f"warning: run {record.parent.name[:8]} is left out, its record is damaged: {error}",
+                    file=sys.stderr,
+                )
+                continue
             db.execute("insert or replace into runs values (?,?,?,?,?,?,?,?)", row)
         db.commit()
         return db

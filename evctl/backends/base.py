@@ -169,6 +169,8 @@ class Artifact:
     path: str | None = None
     size_bytes: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    """What the engine knows the content to be; `fetch` compares with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def from_raw_frame(frame: pd.DataFrame) -> pd.DataFrame:
     try:
         table = pa.Table.from_pandas(frame[names], preserve_index=False)
         columns = [_typed(table, name) for name in names]
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise DataError(f"the telemetry has values of another type: {error}") from error
     found: pd.DataFrame = from_table(pa.table(columns, names=names)).to_pandas()
     return found

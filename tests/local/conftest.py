@@ -16,32 +16,39 @@ from evctl.profile_files import load_profile
 SOURCE = """
 from kfp import compiler, dsl, kubernetes
 
-def step(script: str, marks: str) -> float:
+def step(script: str, marks: str, trace: dsl.Output[dsl.Artifact]) -> float:
     import os, time
     from pathlib import Path
     count = len(list(Path(marks).glob("ran-*")))
     Path(marks, f"ran-{os.getpid()}").touch()
     print("attempt sees", count)
+    Path(trace.path).write_text("as the task wrote it")
     return float(eval(script, {"time": time, "os": os, "count": count, "Path": Path, "marks": marks}))
 
-def inner(value: float) -> float:
-    return value
+def inner(value: float, last: str) -> float:
+    return value if not last else float(eval(last))
+
+def each(item: int) -> float:
+    return 1 / item
 
 def last(status: dsl.PipelineTaskFinalStatus, marks: str) -> str:
     from pathlib import Path
     Path(marks, "notified").write_text(status.state)
     return status.state
 
-def build(path, timeout, retries):
+def build(path, timeout, retries, backoff, loop):
     @dsl.pipeline(name="small")
-    def small(script: str, marks: str, threshold: float = 0.5):
+    def small(script: str, marks: str, threshold: float = 0.5, last_script: str = ""):
         make = lambda f: dsl.component(f, base_image="python", install_kfp_package=False)
         end = make(last)(marks=marks).set_caching_options(False)
         with dsl.ExitHandler(end):
-            done = make(step)(script=script, marks=marks).set_retry(retries, backoff_duration="0s")
+            done = make(step)(script=script, marks=marks).set_retry(retries, backoff_duration=backoff)
             kubernetes.set_timeout(done, timeout)
-            with dsl.If(done.output >= threshold):
-                make(inner)(value=done.output)
+            with dsl.If(done.outputs["Output"] >= threshold):
+                make(inner)(value=done.outputs["Output"], last=last_script)
+            if loop:
+                with dsl.ParallelFor([1, 0, 2]) as item:
+                    make(each)(item=item)
     compiler.Compiler().compile(small, path)
 """
 
@@ -51,16 +58,16 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     folder = tmp_path_factory.mktemp("package")
     (folder / "small.py").write_text(SOURCE)
 
-    def make(*, timeout: int = 60, retries: int = 0) -> Path:
+    def make(*, timeout: int = 60, retries: int = 0, backoff: str = "0s", loop: bool = False) -> Path:
         import importlib.util
 
-        target = folder / f"small-{timeout}-{retries}.yaml"
+        target = folder / f"small-{timeout}-{retries}-{backoff}-{loop}.yaml"
         if not target.exists():
             spec = importlib.util.spec_from_file_location("small", folder / "small.py")
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            module.build(str(target), timeout, retries)
+            module.build(str(target), timeout, retries, backoff, loop)
         return target
 
     return make
@@ -74,8 +81,10 @@ class Engine:
         self.package, self.marks = package, marks
         marks.mkdir(exist_ok=True)
 
-    def start(self, script: str, *, use_cache: bool = True, threshold: float = 0.5, **policy: Any) -> str:
-        parameters = {"script": script, "marks": str(self.marks), "threshold": threshold}
+    def start(
+        self, script: str, *, use_cache: bool = True, threshold: float = 0.5, last: str = "", **policy: Any
+    ) -> str:
+        parameters = {"script": script, "marks": str(self.marks), "threshold": threshold, "last_script": last}
         return self.backend.submit(RunRequest("small", self.package(**policy), "d", parameters, use_cache))
 
     def wait(self, run_id: str, until: Callable[[Run], bool] = lambda run: run.finished) -> Run:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from evctl.backends.base import Run, RunState, TaskState
+from evctl.backends.base import Run, RunQuery, RunState, TaskState
 from evctl.backends.local.folder import RunFolder
-from evctl.errors import ConflictError, NotFoundError, UnavailableError, UsageError
+from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError, UsageError
 from evctl.index import IndexEntry, RunIndex
 from tests.local.conftest import Engine
 
@@ -139,3 +139,87 @@ def test_a_state_folder_that_cannot_be_made_is_a_clear_error(
     monkeypatch.setenv("EVCTL_HOME", str(tmp_path / "file" / "state"))
     with pytest.raises(UnavailableError, match="cannot be written"):
         Engine(engine.package, engine.marks).start("0.9")
+
+
+def test_a_killed_workers_step_leaves_no_child_that_writes_on(engine: Engine) -> None:
+    child = "import time, pathlib; time.sleep(3); pathlib.Path({!r}).touch()".format(str(engine.marks / "grandchild"))
+    run_id = engine.start(f"__import__('subprocess').run(['python3', '-c', {child!r}]).returncode + 0.9")
+    engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
+    time.sleep(0.5)
+    os.kill(worker_of(engine, run_id), signal.SIGKILL)
+    assert engine.wait(run_id).state is RunState.FAILED
+    time.sleep(3.5)
+    assert not (engine.marks / "grandchild").exists()
+
+
+def test_a_killed_worker_leaves_no_secret_on_disk_once_the_run_is_looked_at(engine: Engine) -> None:
+    run_id = engine.start("time.sleep(60)")
+    engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
+    folder = engine.backend.home / "runs" / run_id
+    (next(folder.glob("secrets-*")) / "KEY").write_text("s3cr3t")
+    os.kill(worker_of(engine, run_id), signal.SIGKILL)
+    assert engine.wait(run_id).state is RunState.FAILED
+    assert not list(folder.glob("secrets-*"))
+
+
+def test_a_terminated_worker_says_so_and_cleans_up(engine: Engine) -> None:
+    run_id = engine.start("time.sleep(60)")
+    engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
+    os.kill(worker_of(engine, run_id), signal.SIGTERM)
+    run = engine.wait(run_id)
+    assert run.state is RunState.FAILED
+    assert "SIGTERM" in str(run.reason)
+    assert not list((engine.backend.home / "runs" / run_id).glob("secrets-*"))
+
+
+def test_cancel_does_not_wait_out_the_pause_between_attempts(engine: Engine) -> None:
+    run_id = engine.start("1 / 0", retries=2, backoff="60s")
+    engine.wait(run_id, lambda run: any(t.reason and "attempt 1" in t.reason for t in run.tasks))
+    started = time.monotonic()
+    engine.backend.cancel(run_id)
+    assert engine.wait(run_id).state is RunState.CANCELED
+    assert time.monotonic() - started < 10
+
+
+def test_a_damaged_cached_artifact_is_made_anew_and_its_copy_is_refused(engine: Engine) -> None:
+    def written(run: Run) -> Path:
+        return Path(str(next(a for a in engine.backend.outputs(run.run_id).artifacts).path))
+
+    first = engine.run("0.9")
+    written(first).write_text("damaged")
+    artifact = engine.backend.outputs(first.run_id).artifacts[0]
+    with pytest.raises(FailedError, match="not what the task wrote"):
+        engine.backend.fetch(artifact, engine.marks / "copy")
+    again = engine.run("0.9")
+    assert states(again)["step"] == "SUCCEEDED"
+    assert written(again).read_text() != "damaged"
+    assert states(engine.run("0.9"))["step"] == "CACHED"
+
+
+def test_a_retry_whose_kept_artifact_is_gone_runs_that_task_again(engine: Engine) -> None:
+    run = engine.run("0.9", last="1 / 0")
+    assert states(run)["inner"] == "FAILED"
+    Path(str(engine.backend.outputs(run.run_id).artifacts[0].path)).unlink()
+    engine.backend.retry(run.run_id)
+    again = engine.wait(run.run_id, lambda r: r.finished and "attempt" not in str(r.reason) and len(r.tasks) > 0)
+    assert "worker failed" not in str(again.reason)
+    assert len(list(engine.marks.glob("ran-*"))) == 2
+
+
+def test_one_failed_iteration_of_a_loop_fails_the_run(engine: Engine) -> None:
+    run = engine.run("0.9", loop=True)
+    assert run.state is RunState.FAILED
+    assert "ZeroDivisionError" in str(run.reason)
+
+
+def test_a_damaged_record_is_left_out_of_the_list_and_told(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = engine.run("0.9"), engine.run("0.8")
+    (engine.backend.home / "runs" / bad.run_id / "record.json").write_text("{")
+    assert [run.run_id for run in engine.backend.list(RunQuery())] == [good.run_id]
+    assert bad.run_id[:8] in capsys.readouterr().err
+
+
+def test_a_tail_of_nothing_is_nothing(engine: Engine) -> None:
+    run = engine.run("0.9")
+    assert list(engine.backend.logs(run.run_id, "step", tail=0)) == []
+    assert len(list(engine.backend.logs(run.run_id, "step", tail=1))) == 1

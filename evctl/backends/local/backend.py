@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -28,9 +29,11 @@ from evctl.backends.base import (
     RunSummary,
 )
 from evctl.backends.kubeflow.spec import Node, tree
+from evctl.backends.local.content import tree_digest
 from evctl.backends.local.folder import RunFolder, write_atomically
+from evctl.backends.local.logs import follow_logs, read_logs
 from evctl.backends.local.reader import moment, to_run
-from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError
+from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, UnavailableError
 from evctl.index import IndexEntry, RunIndex
 from evctl.profile import Profile
 from evctl.state import home
@@ -78,6 +81,7 @@ class LocalBackend:
 
     def _start(self, folder: RunFolder) -> None:
         lock = _lock_of_ended(folder)
+        folder.sweep()
         env = {key: value for key, value in os.environ.items() if key != "EVCTL_RUN_RECORD"}
         with lock, (folder.path / "worker.log").open("ab") as log:
             subprocess.Popen(
@@ -98,7 +102,11 @@ class LocalBackend:
         alive = folder.alive()
         run = to_run(folder.record(), _nodes(str(folder.package)), alive=alive)
         if run.finished:
-            RunIndex(self.home).update(run_id, state=run.state.value, registered=run.model is not None)
+            if not alive:
+                folder.sweep()
+            # a state folder that can only be read still answers
+            with contextlib.suppress(UnavailableError):
+                RunIndex(self.home).update(run_id, state=run.state.value, registered=run.model is not None)
         return run
 
     def list(self, query: RunQuery) -> Sequence[RunSummary]:
@@ -110,7 +118,11 @@ class LocalBackend:
                 break
             if not (self.home / "runs" / entry.run_id).is_dir():
                 continue
-            run = self.get(entry.run_id)
+            try:
+                run = self.get(entry.run_id)
+            except EvctlError as error:
+                print(f"warning: run {entry.run_id[:8]} is left out: {error.message}", file=sys.stderr)
+                continue
             if not query.states or run.state in query.states:
                 found.append(
                     RunSummary(
@@ -137,15 +149,13 @@ class LocalBackend:
         for task in _task_names(_nodes(str(folder.package))):
             for key, value in (recorded.get(task, {}).get("outputs") or {}).items():
                 if isinstance(value, dict) and value.get("__kfp_artifact__"):
-                    artifacts.append(_artifact(task, key, value))
+                    artifacts.append(_artifact(task, key, value, recorded[task].get("digests", {}).get(key)))
                 else:
                     parameters[f"{task}.{key}"] = value
         return Outputs(run_id, parameters, tuple(artifacts))
 
     def fetch(self, artifact: Artifact, target: Path) -> Path:
-        """Copy an artifact; its digest is compared after the copy."""
-        from evctl.backends.local.kfp_local import tree_digest
-
+        """Copy an artifact. FailedError when the copy is not what the task wrote."""
         source = Path(artifact.path or artifact.uri)
         if not source.exists():
             raise NotFoundError(f"artifact {artifact.task}.{artifact.name} is no longer at {source}")
@@ -154,8 +164,11 @@ class LocalBackend:
             shutil.copytree(source, target, dirs_exist_ok=True)
         else:
             shutil.copyfile(source, target)
-        if tree_digest([source]) != tree_digest([target]):
-            raise FailedError(f"the copy of {artifact.task}.{artifact.name} differs from the original")
+        if artifact.digest is not None and tree_digest([target]) != artifact.digest:
+            raise FailedError(
+                f"artifact {artifact.task}.{artifact.name} at {source} is not what the task wrote",
+                hint="evctl run --no-cache makes it anew",
+            )
         return target
 
     def logs(
@@ -167,9 +180,10 @@ class LocalBackend:
         if task and task not in _task_names(_nodes(str(folder.package))):
             raise NotFoundError(f"run {run_id[:8]} has no task {task}", hint=f"evctl status {run_id[:8]}")
         for name in names:
-            lines = _follow(self, folder, name) if follow else _read_logs(folder, name)
-            kept = list(lines)[-tail:] if tail is not None and not follow else lines
-            yield from kept
+            if follow:
+                yield from follow_logs(lambda: self.get(run_id), folder, name)
+            else:
+                yield from read_logs(folder, name, tail)
 
     def cancel(self, run_id: str) -> None:
         """Ask the worker to end the run; the exit handler still runs."""
@@ -255,7 +269,7 @@ def _task_names(nodes: Sequence[Node]) -> list[str]:
     return names
 
 
-def _artifact(task: str, name: str, value: Mapping[str, Any]) -> Artifact:
+def _artifact(task: str, name: str, value: Mapping[str, Any], digest: str | None) -> Artifact:
     path = Path(str(value["uri"]).removeprefix("file://"))
     size = None
     if path.is_dir():
@@ -263,40 +277,10 @@ def _artifact(task: str, name: str, value: Mapping[str, Any]) -> Artifact:
     elif path.exists():
         size = path.stat().st_size
     metadata = {key: each for key, each in value.get("metadata", {}).items() if key != "summary"}
-    return Artifact(
-        task, name, value["schema_title"], str(value["uri"]), str(path) if size is not None else None, size, metadata
-    )
+    where = str(path) if size is not None else None
+    return Artifact(task, name, value["schema_title"], str(value["uri"]), where, size, metadata, digest)
 
 
 def _version(path: Path, digest: str, *, unchanged: bool = False, description: str = "") -> PipelineVersion:
     created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return PipelineVersion("ev-battery-health-fault-pipeline", digest[:12], digest, created, unchanged, description)
-
-
-def _log_files(folder: RunFolder, task: str) -> list[tuple[int, Path]]:
-    found = [(int(path.suffixes[-2].lstrip(".")), path) for path in (folder.path / "logs").glob(f"{task}.*.log")]
-    return sorted(found)
-
-
-def _read_logs(folder: RunFolder, task: str) -> Iterator[LogLine]:
-    for attempt, path in _log_files(folder, task):
-        for line in path.read_text(errors="replace").splitlines():
-            yield LogLine(task, line, attempt)
-
-
-def _follow(backend: LocalBackend, folder: RunFolder, task: str) -> Iterator[LogLine]:
-    """Yield a task's lines as they come, waiting for its first attempt, until it has ended."""
-    seen: dict[int, int] = {}
-    while True:
-        run = backend.get(folder.run_id)
-        ended = run.finished or any(t.name == task and t.finished_at is not None for t in run.tasks)
-        for attempt, path in _log_files(folder, task):
-            whole = path.read_bytes()
-            fresh = whole[seen.get(attempt, 0) :]
-            complete = fresh if ended else fresh[: fresh.rfind(b"\n") + 1]
-            seen[attempt] = seen.get(attempt, 0) + len(complete)
-            for line in complete.decode(errors="replace").splitlines():
-                yield LogLine(task, line, attempt)
-        if ended:
-            return
-        time.sleep(0.3)

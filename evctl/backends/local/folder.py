@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,9 +50,19 @@ class RunFolder:
         """Exists once the end of the run was asked for."""
         return self.path / "cancel"
 
-    def log(self, task: str, attempt: int) -> Path:
-        """Return the log of one attempt of a task."""
-        return self.path / "logs" / f"{task}.{attempt}.log"
+    def new_log(self, task: str) -> Path:
+        """Create and return the next log of a task: attempts count on over retries, and over a loop's iterations."""
+        logs = self.path / "logs"
+        logs.mkdir(exist_ok=True)
+        number = 1
+        while True:
+            try:
+                path = logs / f"{task}.{number}.log"
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                number += 1
+            else:
+                return path
 
     def request(self) -> dict[str, Any]:
         """Return what was asked."""
@@ -67,10 +78,15 @@ class RunFolder:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return handle
 
+    def sweep(self) -> None:
+        """Remove what a worker that was killed could not: copies of secrets, and scratch files."""
+        for left in (*self.path.glob("secrets-*"), self.path / "tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def alive(self) -> bool:
         """Return whether a worker holds the lock."""
         try:
-            with (self.path / "lock").open("ab") as handle:
+            with (self.path / "lock").open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

@@ -1,21 +1,27 @@
 """kfp.local 2.17.0 with live states: the only place that replaces its private functions.
 
-`task_executor.execute_single_task` is wrapped (a task begins, is cached, ends) and
-`subprocess_task_handler.run_local_subprocess` is replaced (an attempt); and a condition over a named output, which kfp
-cannot resolve, is. `tests/local/test_kfp_contract.py` holds them
-to what kfp has.
+`task_executor.execute_single_task` is wrapped (a task begins, is cached, ends), its pause between attempts and
+`subprocess_task_handler.run_local_subprocess` are replaced (an attempt); and a condition over a named output, which kfp
+cannot resolve, is. `tests/local/test_kfp_contract.py` holds them to what kfp has.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from evctl.backends.local.content import (
+    argument_content,
+    drop_if_damaged,
+    keep_digests,
+    output_digests,
+    source_content,
+)
 from evctl.backends.local.recorder import Recorder
 from evctl.backends.local.steps import Step
 
@@ -31,14 +37,14 @@ class Tracker:
         *,
         run_id: str,
         code_digest: str,
-        log: Callable[[str, int], Path],
+        new_log: Callable[[str], Path],
         limits: Mapping[str, Mapping[str, Any]],
         step_env: Callable[[str], Mapping[str, str]],
         exit_tasks: frozenset[str],
         use_cache: bool,
     ) -> None:
         self.recorder, self.run_id, self.code_digest = recorder, run_id, code_digest
-        self.log, self.limits, self.step_env = log, limits, step_env
+        self.new_log, self.limits, self.step_env = new_log, limits, step_env
         self.exit_tasks, self.use_cache = exit_tasks, use_cache
         self.cancelled = threading.Event()
         self.never = threading.Event()
@@ -46,9 +52,9 @@ class Tracker:
         self.kept = {
             name: entry["outputs"]
             for name, entry in recorder.document["tasks"].items()
-            if entry.get("state") in GOOD and "outputs" in entry
+            if entry.get("state") in GOOD and "outputs" in entry and entry.get("ends") == 1
         }
-        """Outputs of tasks that a retry keeps."""
+        """Outputs of tasks that a retry keeps; a loop's tasks, which share a name, run again."""
 
     def install(self) -> None:
         """Replace the two functions in this process."""
@@ -63,6 +69,7 @@ class Tracker:
             return self.execute(original, call)
 
         task_executor.execute_single_task = execute_single_task
+        task_executor.time = SimpleNamespace(sleep=self.pause)
         subprocess_task_handler.run_local_subprocess = self.run_attempt
         evaluator._resolve_pipeline_channel = staticmethod(
             lambda reference, store: named_output(reference, store, resolve)
@@ -71,11 +78,14 @@ class Tracker:
     def execute(self, original: Callable[..., Any], call: dict[str, Any]) -> Any:
         """Run one task by kfp's own function, recording what becomes of it."""
         from kfp.local import status
-        from kfp.local.cache import LocalCache
+        from kfp.local.cache import LocalCache, _MissingArtifactError, get_local_cache
 
         name = call["task_name"].replace("-", "_")
         if name in self.kept and name not in self.exit_tasks:
-            return LocalCache._deserialize_outputs(self.kept[name]), status.Status.SUCCESS
+            try:
+                return LocalCache._deserialize_outputs(self.kept[name]), status.Status.SUCCESS
+            except _MissingArtifactError:
+                pass  # what was kept has been deleted: run the task again
         if self.cancelled.is_set() and name not in self.exit_tasks:
             self.recorder.task(name, state="CANCELED", reason="the run was cancelled")
             return {}, status.Status.FAILURE
@@ -83,19 +93,31 @@ class Tracker:
         spec.CopyFrom(call["task_spec"])
         if not self.use_cache:
             spec.caching_options.enable_cache = False
-        if spec.caching_options.enable_cache:
-            spec.caching_options.cache_key = self._cache_key(call)
+        entry: Path | None = None
+        cache = get_local_cache()
+        if spec.caching_options.enable_cache and cache is not None:
+            key = spec.caching_options.cache_key = self._cache_key(call)
+            component = spec.component_ref.name
+            entry = Path(cache._entry_path(cache.compute_key(component, "", [], {}, custom_cache_key=key)))
+            drop_if_damaged(entry)
         self._here.task, self._here.failed = name, None
         self.recorder.begin(name)
         outputs, outcome = original(**{**call, "task_spec": spec, "unique_pipeline_id": self.run_id})
         if outcome == status.Status.SUCCESS:
             cached = self.recorder.attempts(name) == 0
-            self.recorder.end(name, "CACHED" if cached else "SUCCEEDED", outputs=LocalCache._serialize_outputs(outputs))
+            serialised = LocalCache._serialize_outputs(outputs)
+            if entry is not None and not cached:
+                keep_digests(entry, output_digests(serialised))
+            self.recorder.end(name, "CACHED" if cached else "SUCCEEDED", outputs=serialised)
         else:
             stopped = self.cancelled.is_set() and name not in self.exit_tasks
             reason = "the run was cancelled" if stopped else self._here.failed or "no output was written"
             self.recorder.end(name, "CANCELED" if stopped else "FAILED", reason=reason)
         return outputs, outcome
+
+    def pause(self, seconds: float) -> None:
+        """Wait between two attempts; a cancelled run does not."""
+        (self.never if self._here.task in self.exit_tasks else self.cancelled).wait(seconds)
 
     def run_attempt(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
         """Run one attempt in a process of its own; kfp calls this in place of its own function."""
@@ -106,7 +128,7 @@ class Tracker:
         env = {**(env_vars or {}), **self.step_env(name)}
         number = self.recorder.attempt(name)
         deadline = self.limits.get(name, {}).get("timeout_s")
-        step = Step(full_command, env, self.log(name, number), deadline)
+        step = Step(full_command, env, self.new_log(name), deadline)
         code = step.wait(ends)
         self._here.failed = step.reason(code) if code else None
         if code and not ends.is_set():
@@ -126,7 +148,8 @@ class Tracker:
             "code": self.code_digest,
             "command": [*container.command, *container.args],
             "env": {variable.name: variable.value for variable in container.env},
-            "arguments": {key: _content(value) for key, value in sorted(arguments.items())},
+            "arguments": {key: argument_content(value) for key, value in sorted(arguments.items())},
+            "source": source_content(arguments),
         }
         return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -141,24 +164,3 @@ def named_output(reference: str, store: Any, resolve: Callable[[str, Any], Any])
             except (KeyError, ValueError):
                 continue
     return resolve(reference, store)
-
-
-def _content(value: Any) -> Any:
-    path = getattr(value, "path", None)
-    if path is None:
-        return [_content(item) for item in value] if isinstance(value, list) else value
-    return tree_digest([Path(path)]) if Path(path).exists() else getattr(value, "uri", None)
-
-
-def tree_digest(roots: list[Path]) -> str:
-    """Return the sha256 over the files below some roots: their names and contents; compiled Python is left out."""
-    total = hashlib.sha256()
-    for root in roots:
-        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-        for file in files:
-            if "__pycache__" in file.parts:
-                continue
-            total.update(os.fsencode(file.relative_to(root)) + b"\0")
-            with file.open("rb") as handle:
-                total.update(hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()

@@ -74,7 +74,7 @@ def _lines(
 ) -> Iterator[TaskStatus]:
     for node in nodes:
         if node.kind == "task":
-            yield _task(node, document["tasks"].get(node.name, {}), path, run, died)
+            yield _task(node, document["tasks"].get(node.name, {}), document.get("failures", ()), path, run, died)
             continue
         inner = tuple(_lines(node.children, document, values, (*path, node.name), run, died))
         if node.kind == "exit_handler":
@@ -98,10 +98,19 @@ def _group_state(inner: Sequence[TaskStatus], run: RunState) -> TaskState:
     return TaskState.PENDING if run in (RunState.PENDING, RunState.RUNNING) else TaskState.SKIPPED
 
 
-def _task(node: Node, entry: Mapping[str, Any], path: tuple[str, ...], run: RunState, died: str | None) -> TaskStatus:
+def _task(
+    node: Node,
+    entry: Mapping[str, Any],
+    failures: Sequence[Sequence[Any]],
+    path: tuple[str, ...],
+    run: RunState,
+    died: str | None,
+) -> TaskStatus:
     ended = run not in (RunState.PENDING, RunState.RUNNING)
     state = TaskState(entry.get("state", "SKIPPED" if ended else "PENDING"))
     reason = entry.get("reason")
+    if lost := next((said for name, said in failures if name == node.name), None):
+        state, reason = (TaskState.FAILED, lost) if state in GOOD_TASK_STATES else (state, reason or lost)
     if ended and state is TaskState.RUNNING:
         state, reason = TaskState.FAILED, died or reason
     return TaskStatus(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from evctl.backends.local.content import output_digests
 from evctl.backends.local.folder import RunFolder, write_atomically
 
 REGISTER, EVALUATE = "register_fault_model", "evaluate_fault_model"
@@ -58,8 +59,13 @@ class Recorder:
         with self._lock:
             entry = self.document["tasks"].setdefault(name, {"attempts": 0})
             entry.update(state=state, finished_at=time.time(), reason=reason)
+            entry["ends"] = entry.get("ends", 0) + 1
             if outputs is not None:
                 entry["outputs"] = dict(outputs)
+                entry["digests"] = output_digests(outputs)
+            if state == "FAILED":
+                # a loop's iterations share a name: what one of them said must outlive the next one's success
+                self.document.setdefault("failures", []).append([name, reason])
             self._note(name, outputs or {})
             self._save()
 

@@ -16,6 +16,8 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PREFIX = re.compile(r"_KFP_RUNTIME=true (\S+) -m")
 GRACE_S = 5.0
+_WATCH = 'read _; kill -s KILL -- "-$1"'
+"""Ends a step's process group when the pipe from the worker closes: PDEATHSIG reaches the step, not its children."""
 
 
 def _die_with_parent() -> None:
@@ -36,7 +38,6 @@ class Step:
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: float | None) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
         self._timeout_s = timeout_s
         self.timed_out = False
         self._log = log
@@ -51,8 +52,23 @@ class Step:
                 preexec_fn=_die_with_parent,
             )
 
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", _WATCH, "watch", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def wait(self, cancelled: threading.Event) -> int:
         """Wait for its end; end it at its timeout or when the run is cancelled. Returns the exit status."""
+        try:
+            return self._wait(cancelled)
+        finally:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+
+    def _wait(self, cancelled: threading.Event) -> int:
         deadline = time.monotonic() + self._timeout_s if self._timeout_s else None
         while True:
             try:

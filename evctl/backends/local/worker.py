@@ -9,22 +9,27 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from evctl.backends.kubeflow.spec import Node, tree
+from evctl.backends.local.content import tree_digest
 from evctl.backends.local.folder import RunFolder, write_atomically
-from evctl.backends.local.kfp_local import Tracker, tree_digest
+from evctl.backends.local.kfp_local import GOOD, Tracker
 from evctl.backends.local.recorder import Recorder
 from evctl.index import RunIndex
 
 POLL_S = 0.1
+LIBRARIES = ("kfp", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def main(folder: RunFolder) -> None:
@@ -35,7 +40,7 @@ def main(folder: RunFolder) -> None:
     documents = list(yaml.safe_load_all(folder.package.read_text()))
     nodes = tree(documents[0])
     recorder = Recorder(folder, _document(folder, request))
-    recorder.set(state="RUNNING", finished_at=None, reason=None, cancel_requested=False)
+    recorder.set(state="RUNNING", finished_at=None, reason=None, cancel_requested=False, failures=[])
     secrets = Path(tempfile.mkdtemp(dir=folder.path, prefix="secrets-"))
     mounts = _mounts(documents)
     home = folder.path.parent.parent
@@ -44,7 +49,7 @@ def main(folder: RunFolder) -> None:
         env = {"TMPDIR": str(folder.path / "tmp"), "EVCTL_HOME": str(home)}
         if task in mounts:
             env["EV_SECRETS_DIR"] = os.environ.get("EV_SECRETS_DIR") or str(
-                _secret_folder(home, mounts[task]["secrets"], secrets)
+                _secret_folder(home, mounts[task]["secrets"], secrets / task)
             )
         if task in exits:
             write_atomically(folder.path / "outcome.json", json.dumps(_outcome(recorder.document, nodes)))
@@ -56,7 +61,7 @@ def main(folder: RunFolder) -> None:
         recorder,
         run_id=folder.run_id,
         code_digest=_code_digest(),
-        log=folder.log,
+        new_log=folder.new_log,
         limits=mounts,
         step_env=step_env,
         exit_tasks=exits,
@@ -80,7 +85,11 @@ def main(folder: RunFolder) -> None:
 def _document(folder: RunFolder, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record to go on with: the earlier one on a retry."""
     if folder.record_file.exists():
-        return folder.record()
+        document = folder.record()
+        for entry in document["tasks"].values():
+            if entry.get("state") not in GOOD:
+                entry["ends"] = 0
+        return document
     kept = ("run_id", "name", "env", "parameters", "created_at")
     return {**{key: request[key] for key in kept}, "state": "PENDING", "tasks": {}, "model": None}
 
@@ -103,13 +112,16 @@ def _run(folder: RunFolder, request: Mapping[str, Any], tracker: Tracker, home: 
 
 
 def _finish(recorder: Recorder, reason: str | None) -> None:
-    """Judge the run by its tasks: cancelled when it was asked for, failed when one failed."""
+    """Judge the run by its tasks: cancelled when that ended one, failed when one failed.
+
+    A cancel that came when only the notification was left has ended nothing.
+    """
     document = recorder.document
-    failed = [name for name, entry in document["tasks"].items() if entry["state"] == "FAILED"]
-    if failed and reason is None:
-        reason = f"{failed[0]}: {document['tasks'][failed[0]].get('reason')}"
+    if document.get("failures") and reason is None:
+        task, said = document["failures"][0]
+        reason = f"{task}: {said}"
     state = "FAILED" if reason else "SUCCEEDED"
-    if document.get("cancel_requested"):
+    if any(entry["state"] == "CANCELED" for entry in document["tasks"].values()):
         state, reason = "CANCELED", "cancelled on request"
     recorder.set(state=state, reason=reason, finished_at=time.time())
 
@@ -138,7 +150,7 @@ def _mounts(documents: list[Any]) -> dict[str, dict[str, Any]]:
 
 def _secret_folder(home: Path, names: list[str], target: Path) -> Path:
     """Copy the secrets' files for a task, readable by this user alone; removed when the run ends."""
-    target.chmod(0o700)
+    target.mkdir(mode=0o700, exist_ok=True)
     for name in names:
         source = home / "secrets" / name
         for file in sorted(source.iterdir()) if source.is_dir() else ():
@@ -149,13 +161,14 @@ def _secret_folder(home: Path, names: list[str], target: Path) -> Path:
 
 
 def _code_digest() -> str:
-    """Return the digest of the code the steps import."""
+    """Return what names the code the steps import: a digest of ours, the versions of the libraries'."""
     import ev_ml
     import ev_pipeline
     from evctl import notify, rollout
 
     roots = [Path(str(module.__file__)).parent for module in (ev_ml, ev_pipeline, rollout)]
-    return tree_digest([*roots, Path(str(notify.__file__))])
+    libraries = ",".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    return tree_digest([*roots, Path(str(notify.__file__))]) + libraries
 
 
 def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, Any]:
@@ -167,6 +180,12 @@ def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, 
     return {**told, "cancel_requested": document.get("cancel_requested", False)}
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End in order when asked to: the record says so and the secrets are removed."""
+    raise SystemExit(f"ended by {signal.Signals(number).name}")
+
+
 if __name__ == "__main__":
     # the lock's descriptor is inherited and only has to stay open
+    signal.signal(signal.SIGTERM, _leave)
     main(RunFolder(Path(sys.argv[1])))
