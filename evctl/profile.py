@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ev_pipeline.settings import (
     DataSettings,
@@ -158,7 +158,7 @@ class Profile(Settings):
     steps: dict[str, StepSettings] = Field(default_factory=dict)
     secrets: tuple[SecretMount, ...] = ()
     gates: GateSettings = Field(default_factory=GateSettings)
-    deploy: Literal["manual"] = "manual"
+    deploy: Literal["auto", "manual"] = "manual"
     data: DataSettings = Field(default_factory=DataSettings)
     store: StoreSettings
     serving: ServingSettings = Field(default_factory=ServingSettings)
@@ -170,6 +170,12 @@ class Profile(Settings):
     """Seconds a task may be unable to start before `run` says so and exits 1."""
     poll_s: Annotated[float, Field(gt=0)] = 1.0
     """Seconds between two status requests of a watch."""
+
+    @model_validator(mode="after")
+    def _deployable(self) -> Profile:
+        if self.deploy == "auto" and self.backend != "local":
+            raise ValueError("deploy: auto is for backend: local; this version does not drive KServe on a cluster")
+        return self
 
     def pipeline_settings(self) -> PipelineSettings:
         """Return what the wiring needs of this profile."""

@@ -96,7 +96,10 @@ def verdict_lines(run: Run) -> Iterator[str]:
         yield f"next: evctl outputs {short}"
     elif run.model:
         yield f"registered model {run.model.version} at {run.model.uri}"
-        yield f"next: evctl outputs {short}   evctl logs {short}   evctl runs"
+        if any(task.name == "deploy_model_kserve" and task.state is TaskState.SUCCEEDED for task in run.tasks):
+            yield f"it serves; next: evctl predict examples/session.csv   evctl serving   evctl outputs {short}"
+        else:
+            yield f"next: evctl outputs {short}   evctl promote {short}   evctl runs"
 
 
 def runs_lines(runs: Sequence[RunSummary]) -> list[str]:

@@ -198,7 +198,9 @@ def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[pa.Table, NDArray[Any]]]
 def _feature_names(schema: pa.Schema, names: Sequence[str] | None) -> list[str]:
     if "vehicle_id" not in schema.names:
         raise ReferenceProfileError("the features have no vehicle_id")
-    chosen = [f.name for f in schema if f.name not in NOT_FEATURES and _numeric(f.type)] if names is None else list(names)
+    chosen = (
+        [f.name for f in schema if f.name not in NOT_FEATURES and _numeric(f.type)] if names is None else list(names)
+    )
     if missing := [name for name in chosen if name not in schema.names]:
         raise ReferenceProfileError(f"the features lack {', '.join(missing)}")
     if not chosen:

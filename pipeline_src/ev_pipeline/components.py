@@ -176,6 +176,22 @@ def register_fault_model(
     )
 
 
+def deploy_model_kserve(model_uri: str, service: dict, run_id: str, environment: str) -> NamedTuple(  # type: ignore[valid-type]
+    "Outputs", [("model", str), ("revision", int), ("summary", str)]
+):
+    """Promote the registered model with proof; what served before comes back when it does not prove itself."""
+    from typing import NamedTuple
+
+    from evctl.rollout.promotion import deploy
+
+    done = deploy(service, model_uri, run_id, f"pipeline {environment}")
+    told = f"{'serving' if done['changed'] else 'unchanged:'} {done['model']}, revision {done['revision']}"
+    print(told)
+    return NamedTuple("Outputs", [("model", str), ("revision", int), ("summary", str)])(
+        done["model"], done["revision"], told
+    )
+
+
 def setup_drift_monitoring(
     features: dsl.Input[dsl.Dataset],
     model_name: str,

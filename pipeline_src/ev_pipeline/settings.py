@@ -130,8 +130,8 @@ class PipelineSettings(Settings):
     """By task name; `__default__` is for tasks not named."""
     secrets: tuple[SecretMount, ...] = ()
     gates: GateSettings = Field(default_factory=GateSettings)
-    deploy: Literal["manual"] = "manual"
-    """`manual`: register, do not deploy; serving is not part of the pipeline yet."""
+    deploy: Literal["auto", "manual"] = "manual"
+    """`manual`: register, do not deploy. `auto`: promote what was registered, with proof."""
     accuracy_threshold: Annotated[float, Field(ge=0, le=1)] = 0.90
     data: DataSettings = Field(default_factory=DataSettings)
     store: str = ""

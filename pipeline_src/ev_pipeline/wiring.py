@@ -55,13 +55,25 @@ def build_pipeline(settings: PipelineSettings) -> Any:
                     store=store,
                     run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                 )
-                make(
+                deployed = None
+                if settings.deploy == "auto":
+                    deployed = make(
+                        "deploy_model_kserve",
+                        model_uri=registered.outputs["model_uri"],
+                        service=settings.service,
+                        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                        environment=environment,
+                    )
+                watched = make(
                     "setup_drift_monitoring",
                     features=features.outputs["features"],
                     model_name=MODEL_NAME,
                     model_uri=registered.outputs["model_uri"],
                     store=store,
                 )
+                if deployed is not None:
+                    # the monitor is of the model that serves: it is set once that is so
+                    watched.after(deployed)
 
     return ev_battery_pipeline
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from ev_pipeline.settings import NEVER_CACHED
+from ev_pipeline.settings import NEVER_CACHED, TASKS
 from evctl.backends.kubeflow.spec import Node, tree
 from evctl.compiler import CompiledPipeline, coerce, compile_profile, difference, require_image
 from evctl.errors import RefusedError, UsageError
 from evctl.plan import plan_of
+from evctl.profile import Profile, StoreSettings
 from evctl.profile_files import load_profile
 
 REPO = Path(__file__).parents[2]
@@ -198,3 +199,20 @@ def test_the_tasks_that_use_the_store_get_its_credentials_from_the_secret() -> N
     mapped = executors["exec-register-fault-model"]["secretAsEnv"][0]
     assert mapped["secretName"] == "store-keys"
     assert [each["envVar"] for each in mapped["keyToEnv"]] == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+
+
+def test_here_the_pipeline_has_all_nine_tasks_and_watches_what_serves() -> None:
+    local = compile_profile(load_profile("local").profile)
+    names = flat(tree(local.spec))
+    assert names == list(TASKS)
+    gate = next(
+        c["dag"]["tasks"]
+        for c in local.spec["components"].values()
+        if "register-fault-model" in c.get("dag", {}).get("tasks", {})
+    )
+    assert "deploy-model-kserve" in gate["setup-drift-monitoring"]["dependentTasks"]
+
+
+def test_a_cluster_profile_that_deploys_by_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not drive KServe"):
+        Profile(name="x", backend="kubeflow", deploy="auto", store=StoreSettings(uri="s3://b/p"))
