@@ -58,11 +58,14 @@ def _live(snapshots: Iterable[Run]) -> Run:
 def _tree(run: Run) -> Group:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
+    from rich.table import Table
     from rich.text import Text
 
     tasks = [task for task in run.tasks if task.kind == "task"]
     done = sum(task.state in TERMINAL_TASK_STATES for task in tasks)
     lines = [Text(clean(task_line(task)), style=STYLES[task.state], no_wrap=True) for task in run.tasks]
-    bar = ProgressBar(total=max(1, len(tasks)), completed=done, width=40)
+    # a bar alone ends no line
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=max(1, len(tasks)), completed=done, width=40), Text(f"  {done} of {len(tasks)}"))
     hint = Text(f"Ctrl-C leaves it running; evctl status {run.run_id[:8]} finds it again.", style="dim")
     return Group(Text(clean(header(run)), style="bold"), *lines, *(() if run.finished else (bar, hint)))
