@@ -10,8 +10,8 @@ from google.protobuf import json_format
 
 from evctl.backends.kubeflow import pods as pod_reader
 from evctl.backends.kubeflow.join import Sources
-from evctl.backends.kubeflow.spec import unwrap
 from evctl.backends.metadata import proto, values
+from evctl.backends.spec import unwrap
 
 ROOT = Path(__file__).parents[1] / "recordings" / "kubeflow-2.17"
 SITUATIONS = tuple(sorted(folder.name for folder in (ROOT / "runs").iterdir()))

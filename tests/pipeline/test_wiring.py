@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ev_pipeline.settings import NEVER_CACHED, TASKS
-from evctl.backends.kubeflow.spec import Node, tree
+from evctl.backends.spec import Node, tree
 from evctl.compiler import CompiledPipeline, coerce, compile_profile, difference, require_image
 from evctl.errors import RefusedError, UsageError
 from evctl.plan import plan_of

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from evctl.backends import spec as specs
 from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskStatus
 from evctl.backends.kubeflow import nodes as argo
-from evctl.backends.kubeflow import spec as specs
 from evctl.backends.kubeflow.pods import Pod
 from evctl.backends.kubeflow.tree import Walk, walk
 from evctl.backends.kubeflow.verdict import gate_of, model_of

@@ -17,8 +17,8 @@ from evctl.backends.base import (
 )
 from evctl.backends.kubeflow.nodes import Nodes
 from evctl.backends.kubeflow.pods import Pod
-from evctl.backends.kubeflow.spec import Node, gate_words
 from evctl.backends.metadata.values import ROOT_TASK, Execution, RunMetadata
+from evctl.backends.spec import Node, gate_words
 
 _DONE = {"COMPLETE": TaskState.SUCCEEDED, "CACHED": TaskState.CACHED, "FAILED": TaskState.FAILED}
 _API = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from evctl.backends.base import GOOD_TASK_STATES, Gate, RegisteredModel, TaskState, TaskStatus
-from evctl.backends.kubeflow.spec import Node, gate_sides
 from evctl.backends.kubeflow.tree import Walk
 from evctl.backends.metadata.values import RunMetadata
+from evctl.backends.spec import Node, gate_sides
 
 REGISTER_KEYS = ("register-fault-model", "register")
 _NEGATED = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "is not", "!=": "is"}

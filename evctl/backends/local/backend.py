@@ -28,11 +28,11 @@ from evctl.backends.base import (
     RunState,
     RunSummary,
 )
-from evctl.backends.kubeflow.spec import Node, tree
 from evctl.backends.local.content import tree_digest
 from evctl.backends.local.folder import RunFolder, write_atomically
 from evctl.backends.local.logs import follow_logs, read_logs
 from evctl.backends.local.reader import moment, to_run
+from evctl.backends.spec import Node, tree
 from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, UnavailableError
 from evctl.index import IndexEntry, RunIndex
 from evctl.profile import Profile

@@ -15,7 +15,7 @@ from evctl.backends.base import (
     TaskState,
     TaskStatus,
 )
-from evctl.backends.kubeflow.spec import Node, gate_sides
+from evctl.backends.spec import Node, gate_sides
 
 WORKER_DIED = "the worker died (killed, or the machine went down)"
 NEGATED = {">=": "<", ">": "<=", "<=": ">", "<": ">="}

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from evctl.backends.kubeflow.spec import Node, tree
 from evctl.backends.local.content import tree_digest
 from evctl.backends.local.folder import RunFolder, write_atomically
 from evctl.backends.local.kfp_local import GOOD, Tracker
 from evctl.backends.local.recorder import Recorder
+from evctl.backends.spec import Node, tree
 from evctl.index import RunIndex
 
 POLL_S = 0.1
