@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
 from evctl import lifecycle
+from evctl.backends.base import LogLine
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet, RunRef
 from evctl.errors import UsageError
-from evctl.output import clean
+from evctl.output import clean, emit
 
 
 def logs(
@@ -25,17 +27,30 @@ def logs(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """Print the logs of a run's tasks."""
+    """Print the logs of a run's tasks; `-o json` is one document, with `-f` one a line."""
     if failed and task:
         raise UsageError("--failed and a task do not go together")
     found = resolve.run(run, env)
     names = lifecycle.failed_tasks(found.backend.get(found.run_id)) if failed else [task]
-    for name in names:
-        for line in found.backend.logs(
-            found.run_id, name.replace("-", "_") if name else None, follow=follow, tail=tail
-        ):
-            if output is Format.json:
-                print(json.dumps({"task": line.task, "attempt": line.attempt, "text": line.text}))
-            else:
-                print(clean(f"{line.text}" if task else f"{line.task} | {line.text}"), flush=follow)
+    lines = (
+        line
+        for name in names
+        for line in found.backend.logs(found.run_id, name and name.replace("-", "_"), follow=follow, tail=tail)
+    )
+    if output is Format.table or output is Format.name or follow:
+        _print(lines, alone=task is not None, as_json=output is Format.json, follow=follow)
+    else:
+        emit(list(lines), output, lambda _: (), lambda all_: {"run_id": found.run_id, "lines": [*map(_line, all_)]})
     return 0
+
+
+def _print(lines: Iterable[LogLine], *, alone: bool, as_json: bool, follow: bool) -> None:
+    for line in lines:
+        if as_json:  # followed: a document a line, since nobody knows the last one yet
+            print(json.dumps(_line(line)), flush=True)
+        else:
+            print(clean(line.text if alone else f"{line.task} | {line.text}"), flush=follow)
+
+
+def _line(line: LogLine) -> dict[str, object]:
+    return {"task": line.task, "attempt": line.attempt, "text": line.text}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from evctl.backends.base import Artifact, Backend
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet, RunRef
 from evctl.documents import outputs_document
-from evctl.errors import NotFoundError
+from evctl.errors import FailedError, NotFoundError
 from evctl.output import emit, say
 from evctl.views import outputs_lines
 
@@ -40,9 +42,7 @@ def outputs(
                 f"task {wanted} of run {found.run_id[:8]} has no outputs", hint=f"evctl status {found.run_id[:8]}"
             )
     if download is not None:
-        for each in result.artifacts:
-            where = found.backend.fetch(each, download / each.task / each.name)
-            say(f"{each.task}.{each.name} -> {where}")
+        _download(found.backend, result.artifacts, download)
     emit(
         result,
         output,
@@ -52,3 +52,21 @@ def outputs(
         quiet=quiet,
     )
     return 0
+
+
+def _download(backend: Backend, artifacts: Iterable[Artifact], folder: Path) -> None:
+    """Copy every artifact that can be had, then tell which could not."""
+    missing = []
+    for each in artifacts:
+        try:
+            where = backend.fetch(each, folder / each.task / each.name)
+        except NotFoundError as error:
+            if each.type.endswith("Metrics"):  # Kubeflow keeps these as metadata and writes no file
+                say(f"{each.task}.{each.name}: no file, its values are its metadata")
+                continue
+            say(f"{each.task}.{each.name}: {error.message}")
+            missing.append(f"{each.task}.{each.name}")
+            continue
+        say(f"{each.task}.{each.name} -> {where}")
+    if missing:
+        raise FailedError(f"could not be copied, since it is gone from the store: {', '.join(missing)}")
