@@ -171,6 +171,8 @@ class Artifact:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     digest: str | None = None
     """What the engine knows the content to be; `fetch` compares with it."""
+    store: str | None = None
+    """How the engine says to reach it: KFP's session info (provider, endpoint, the secret's name), JSON."""
 
 
 @dataclass(frozen=True, slots=True)
