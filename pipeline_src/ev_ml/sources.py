@@ -7,6 +7,7 @@ two Parquet row groups, which is what every later step relies on.
 from __future__ import annotations
 
 import gzip
+import http.client
 import shutil
 import tempfile
 import urllib.error
@@ -43,11 +44,11 @@ def convert(uri: str, out: Path, *, columns: Mapping[str, str] | None = None) ->
             rows = _regroup(_batches(local, columns or {}), Path(folder), out)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, ValueError) as error:
             raise DataError(
-                f"{uri} cannot be read: {_line(error)}",
+                f"{shown(uri)} cannot be read: {_line(error)}",
                 hint="is the file whole, and CSV or Parquet? Convert it, or fetch it again",
             ) from error
     if rows == 0:
-        raise DataError(f"{uri} has no rows", hint="name a file with telemetry")
+        raise DataError(f"{shown(uri)} has no rows", hint="name a file with telemetry")
     return rows
 
 
@@ -69,18 +70,30 @@ def _fetch(uri: str, folder: Path) -> Path:
     elif parts.scheme in ("s3", "gs"):
         _from_store(parts, target)
     else:
-        raise DataError(f"{uri}: scheme {parts.scheme} is not known", hint="use a path, s3://, gs:// or https://")
+        raise DataError(
+            f"{shown(uri)}: scheme {parts.scheme} is not known", hint="use a path, s3://, gs:// or https://"
+        )
     return _unpack(target, folder) if name.endswith(".gz") else target
+
+
+def shown(uri: str) -> str:
+    """Return a URI as it may be printed: without a password or a signature in it."""
+    parts = urllib.parse.urlsplit(uri)
+    return uri if not parts.netloc else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _download(uri: str, target: Path) -> None:
     try:
         with urllib.request.urlopen(uri, timeout=30) as answer, target.open("wb") as file:  # noqa: S310 - http(s) only
             shutil.copyfileobj(answer, file, CHUNK)
-    except (urllib.error.URLError, OSError) as error:
+            announced, got = answer.headers.get("Content-Length"), file.tell()
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise DataError(
-            f"{uri} cannot be fetched: {_line(error)}", hint="is the server up, the address right?"
+            f"{shown(uri)} cannot be fetched: {_line(error)}", hint="is the server up, the address right?"
         ) from error
+    # a connection cut in the middle of a CSV looks like a shorter CSV
+    if announced is not None and int(announced) != got:
+        raise DataError(f"{shown(uri)} was cut off: {got:,} of {int(announced):,} bytes came", hint="evctl retry")
 
 
 def _from_store(parts: urllib.parse.SplitResult, target: Path) -> None:
@@ -94,7 +107,7 @@ def _from_store(parts: urllib.parse.SplitResult, target: Path) -> None:
                 file.write(chunk)
     except Exception as error:  # obstore's errors share no base of their own
         raise DataError(
-            f"{parts.geturl()} cannot be fetched: {_line(error)}", hint="check the name and the credentials"
+            f"{shown(parts.geturl())} cannot be fetched: {_line(error)}", hint="check the name and the credentials"
         ) from error
 
 
