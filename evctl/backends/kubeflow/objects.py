@@ -1,0 +1,230 @@
+"""Copy artifacts from the cluster's object store: verified, retried, never half there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from evctl.backends.base import Artifact
+from evctl.backends.kubeflow.objects_reach import Location, Reach, explained, location_of, stores, transient
+from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, UnavailableError
+
+CHUNK = 8 << 20
+"""Bytes of one range request: what a cut body costs at most."""
+AT_ONCE = 8
+"""Files of a folder copied, and sizes asked, side by side."""
+_MD5 = re.compile(r'^"?([0-9a-f]{32})"?$')
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of an artifact. `name` is relative to the artifact, '' for a file."""
+
+    key: str
+    name: str
+    size: int
+    tag: str | None
+
+
+def fetch(connection: Reach, artifact: Artifact, target: Path) -> Path:
+    """Copy an artifact, a file or a folder, to `target`. See `Objects.fetch`."""
+    return Objects(connection).fetch(artifact, target)
+
+
+def with_sizes(connection: Reach, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
+    """Return the artifacts with `size_bytes` where the store tells it. See `Objects.with_sizes`."""
+    return Objects(connection).with_sizes(artifacts)
+
+
+class Objects:
+    """The object store behind a connection; each bucket's credentials are found once."""
+
+    def __init__(self, connection: Reach) -> None:
+        self.reach = connection
+        self._known: dict[tuple[str, str, str | None], tuple[str, Any]] = {}
+
+    def fetch(self, artifact: Artifact, target: Path) -> Path:
+        """Copy an artifact to `target`, replacing what is there, and return it.
+
+        A file's MD5 is compared where the store gives it, sizes always. Nothing is at `target` until all of it is.
+
+        Raises:
+            NotFoundError: it is gone, or lies where evctl does not copy from. NotAllowedError: by any credentials.
+            FailedError: the copy is not what the store holds. UnavailableError: the store, or this disk.
+        """
+        where = location_of(artifact.uri)
+        entries = self._entries(artifact, where)
+        whose, store = self._store(artifact, where)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.part-"))
+        except OSError as error:
+            raise UnavailableError(f"{target.parent} cannot be written: {error.strerror}") from error
+        try:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                jobs = [
+                    pool.submit(self._copy, store, whose, each, work / "content" / _safe(each, artifact))
+                    for each in entries
+                ]
+                for job in jobs:
+                    job.result()
+            _put(work / "content", target, work / "old")
+        except OSError as error:
+            raise UnavailableError(f"{target} cannot be written: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return target
+
+    def read(self, artifact: Artifact) -> bytes:
+        """Return a file artifact's content, such as a stored log."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.fetch(artifact, Path(folder) / "content").read_bytes()
+
+    def with_sizes(self, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
+        """Return the artifacts with `size_bytes`; None where the store does not say. Asked side by side."""
+        sizes: dict[str, int | None] = {}
+        asked = list({each.uri: each for each in artifacts}.values())
+        if asked:
+            # the first one finds the way in; a store that does not answer is asked once, not once an artifact
+            try:
+                sizes[asked[0].uri] = self._size(asked[0])
+            except (NotAllowedError, UnavailableError):
+                return tuple(artifacts)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for each, size in zip(asked[1:], pool.map(self._size_or_none, asked[1:]), strict=True):
+                    sizes[each.uri] = size
+        return tuple(replace(each, size_bytes=sizes.get(each.uri)) for each in artifacts)
+
+    def _size_or_none(self, artifact: Artifact) -> int | None:
+        with contextlib.suppress(EvctlError):
+            return self._size(artifact)
+        return None
+
+    def _size(self, artifact: Artifact) -> int | None:
+        try:
+            return sum(each.size for each in self._entries(artifact, location_of(artifact.uri)))
+        except NotFoundError:
+            return None
+
+    def _entries(self, artifact: Artifact, where: Location) -> list[Entry]:
+        import obstore
+
+        whose, store = self._store(artifact, where)
+        name = f"artifact {artifact.task}.{artifact.name}"
+        with contextlib.suppress(NotFoundError):
+            head = self._ask(lambda: obstore.head(store, where.key), name, whose)
+            if head["size"]:
+                return [_entry(head, "")]
+        batches = self._ask(lambda: [list(batch) for batch in obstore.list(store, where.key + "/")], name, whose)
+        prefix = where.key + "/"
+        found = [_entry(each, str(each["path"])[len(prefix) :]) for batch in batches for each in batch]
+        if found := _files(found):
+            return found
+        # an empty file is an artifact too
+        head = self._ask(lambda: obstore.head(store, where.key), f"{name} at {artifact.uri}", whose)
+        return [_entry(head, "")]
+
+    def _store(self, artifact: Artifact, where: Location) -> tuple[str, Any]:
+        """Return the store, opened with the first credentials that it takes."""
+        import obstore
+
+        key = (where.provider, where.bucket, artifact.store)
+        if key not in self._known:
+            denied: EvctlError | None = None
+            for whose, store in stores(self.reach, where, artifact.store):
+                try:
+                    with contextlib.suppress(NotFoundError):
+                        self._ask(lambda opened=store: obstore.head(opened, where.key), artifact.uri, whose)  # type: ignore[misc]
+                except NotAllowedError as error:
+                    denied = error
+                    continue
+                self._known[key] = (whose, store)
+                break
+            else:
+                raise denied or NotAllowedError(f"no credentials open {artifact.uri}")
+        return self._known[key]
+
+    def _ask(self, question: Callable[[], Answer], what: str, whose: str) -> Answer:
+        """Ask until it is answered, within the profile's deadline."""
+        end = time.monotonic() + self.reach.profile.kubeflow.deadline_s
+        pause = 0.2
+        while True:
+            try:
+                return question()
+            except Exception as error:
+                if not transient(error) or time.monotonic() + pause > end:
+                    raise explained(error, what, whose) from None  # the cause's text may hold a key
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    def _copy(self, store: Any, whose: str, entry: Entry, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        known = _MD5.match(entry.tag or "")
+        first = self._write(store, whose, entry, target)
+        if known and first != known[1] and self._write(store, whose, entry, target) not in (first, known[1]):
+            # a store that encrypts gives tags that look like an MD5 and are none: two equal reads are believed
+            raise FailedError(f"the copy of {entry.key} is not what the store holds", hint="the same command again")
+
+    def _write(self, store: Any, whose: str, entry: Entry, target: Path) -> str:
+        """Write one object and return its MD5."""
+        import obstore
+
+        digest = hashlib.md5(usedforsecurity=False)
+        with target.open("wb") as file:
+            for start in range(0, entry.size, CHUNK):
+                stop = min(start + CHUNK, entry.size)
+                options: Any = {"range": (start, stop), **({"if_match": entry.tag} if entry.tag else {})}
+                part = self._ask(lambda o=options: _part(obstore.get(store, entry.key, options=o), o), entry.key, whose)  # type: ignore[misc]
+                digest.update(part)
+                file.write(part)
+        return digest.hexdigest()
+
+
+def _part(answer: Any, options: Mapping[str, Any]) -> bytes:
+    part = bytes(answer.bytes())
+    start, stop = options["range"]
+    if len(part) != stop - start:
+        raise ConnectionError("a part was cut short")
+    return part
+
+
+def _entry(meta: Any, name: str) -> Entry:
+    return Entry(str(meta["path"]), name, int(meta["size"]), meta.get("e_tag"))
+
+
+def _files(entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out the empty objects by which consoles mark a folder."""
+    folders = {str(parent) for each in entries for parent in PurePosixPath(each.name).parents} | {""}
+    return [each for each in entries if each.size or each.name not in folders]
+
+
+def _safe(entry: Entry, artifact: Artifact) -> PurePosixPath:
+    """Return where an object goes inside the copy; a key cannot lead out of it."""
+    path = PurePosixPath(entry.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise FailedError(f"artifact {artifact.task}.{artifact.name} has an object whose name leads elsewhere")
+    return path
+
+
+def _put(content: Path, target: Path, aside: Path) -> None:
+    """Put the finished copy in place: what was there goes only when the new one stands."""
+    if target.is_dir() and not target.is_symlink():
+        target.rename(aside)
+    elif content.is_dir() and target.exists():
+        target.unlink()
+    content.replace(target)
+
+
+def lines_of(content: bytes) -> Iterator[str]:
+    """Yield a stored log's lines."""
+    yield from content.decode(errors="replace").splitlines()

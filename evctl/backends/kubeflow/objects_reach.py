@@ -1,0 +1,274 @@
+"""Where a run's artifacts lie and who may read them: KFP's session info, the environment, the cluster's secret.
+
+No value of a credential is ever part of a message: foreign texts are searched for a status or a code, and dropped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError
+from evctl.profile import Profile
+
+CONNECT_TIMEOUT_S = 2.0
+"""Seconds for a connection; three tries stay under the 5 s in which a dead endpoint is told."""
+READ_TIMEOUT_S = 20.0
+"""Seconds a body may stand still."""
+RETRY_S = 4.0
+"""Seconds in which obstore itself retries one request."""
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_AWS = "amazonaws.com"
+
+
+class Reach(Protocol):
+    """What is needed of a connection."""
+
+    profile: Profile
+
+    def kubernetes(self) -> Any:
+        """Return the Kubernetes API, None without cluster access."""
+        ...
+
+    def object_store_endpoint(self) -> str | None:
+        """Return a forwarded address of the cluster's object store, if there is one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """An object's place. `key` has no slash at either end."""
+
+    provider: str
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """KFP's session info of an artifact: how its pods reach the store. `endpoint` is a URL, None the cloud's own."""
+
+    provider: str
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    secret: str | None = None
+    access_key_key: str = "accesskey"
+    secret_key_key: str = "secretkey"  # noqa: S105 - the name of a key
+    token_key: str = "application_default_credentials.json"  # noqa: S105 - the name of a key
+
+
+def location_of(uri: str) -> Location:
+    """Split an artifact's URI. NotFoundError for a scheme that is no object store's."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("s3", "minio", "gs") or not parts.netloc:
+        raise NotFoundError(f"evctl does not copy from {parts.scheme or 'a path'}: {uri}", hint="copy it by hand")
+    return Location(parts.scheme, parts.netloc, parts.path.strip("/"))
+
+
+def session_of(text: str | None, provider: str, system_namespace: str = "kubeflow") -> Session:
+    """Read a session info; what it lacks is KFP's own default installation."""
+    try:
+        document = json.loads(text) if text else {}
+    except ValueError:
+        document = {}
+    known: Mapping[str, Any] = document.get("Params") or {} if isinstance(document, dict) else {}
+    default = f"minio-service.{system_namespace}:9000" if provider == "minio" and not known else ""
+    secret = known.get("secretName") or ("mlpipeline-minio-artifact" if default else None)
+    plain = str(known.get("disableSSL", "true" if default else "false")).lower() == "true"
+    return Session(
+        provider=provider,
+        endpoint=_url(str(known.get("endpoint") or default), plain=plain),
+        region=str(known.get("region") or "us-east-1"),
+        secret=None if str(known.get("fromEnv")).lower() == "true" else secret,
+        access_key_key=str(known.get("accessKeyKey") or "accesskey"),
+        secret_key_key=str(known.get("secretKeyKey") or "secretkey"),
+        token_key=str(known.get("tokenKey") or "application_default_credentials.json"),
+    )
+
+
+def _url(endpoint: str, *, plain: bool) -> str | None:
+    if not endpoint or endpoint.split(":")[0].endswith(_AWS):
+        return None
+    return endpoint if "://" in endpoint else f"{'http' if plain else 'https'}://{endpoint}"
+
+
+def endpoint_of(reach: Reach, session: Session) -> str | None:
+    """Return the URL to use from here: the profile's, else the pods' own where it answers, else a forwarded port's."""
+    if override := reach.profile.kubeflow.object_store_endpoint:
+        return override if "://" in override else f"http://{override}"
+    if session.provider == "gs" or session.endpoint is None or _answers(session.endpoint):
+        return session.endpoint if session.provider != "gs" else None
+    forwarded = reach.object_store_endpoint()
+    if forwarded is None:
+        return session.endpoint
+    return forwarded if "://" in forwarded else f"http://{forwarded}"
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 443), CONNECT_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
+
+
+def stores(reach: Reach, where: Location, text: str | None) -> Iterator[tuple[str, Any]]:
+    """Yield (whose credentials, obstore store), the environment's first, then the cluster's secret's.
+
+    Raises:
+        NotAllowedError: neither has any.
+    """
+    session = session_of(text, where.provider, reach.profile.kubeflow.system_namespace)
+    endpoint = endpoint_of(reach, session)
+    if where.provider == "gs" and endpoint:  # an emulator: Google's own has one address only
+        yield "nobody", _open(reach, where, session, endpoint, None)
+        return
+    tried = False
+    if _environment(where.provider):
+        tried = True
+        yield "the environment", _open(reach, where, session, endpoint, None)
+    values, why = _secret(reach, session)
+    if values:
+        tried = True
+        yield f"secret {session.secret}", _open(reach, where, session, endpoint, values)
+    if not tried and session.secret is None and endpoint is None:
+        # the cloud's own store with nothing named: the machine's role, if it has one
+        yield "this machine", _open(reach, where, session, endpoint, None)
+    elif not tried:
+        variables = "GOOGLE_APPLICATION_CREDENTIALS" if where.provider == "gs" else "AWS_ACCESS_KEY_ID and its secret"
+        raise NotAllowedError(
+            f"no credentials for the artifact store {where.bucket}{f': {why}' if why else ''}",
+            hint=f"export {variables}, or let evctl read the cluster's secret {session.secret or ''}".rstrip(),
+        )
+
+
+def _environment(provider: str) -> bool:
+    if provider == "gs":
+        names: tuple[str, ...] = (
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "GOOGLE_SERVICE_ACCOUNT",
+            "GOOGLE_SERVICE_ACCOUNT_KEY",
+        )
+        return any(os.environ.get(name) for name in names)
+    names = (
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    )
+    both = os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")
+    return bool(both) or any(os.environ.get(name) for name in names)
+
+
+def _secret(reach: Reach, session: Session) -> tuple[dict[str, str], str | None]:
+    """Return the secret's values, or why there are none. The runs' namespace is asked before Kubeflow's own."""
+    if session.secret is None:
+        return {}, None
+    api = reach.kubernetes()
+    if api is None:
+        return {}, f"the cluster's secret {session.secret} cannot be read without access to the cluster"
+    why = None
+    for namespace in dict.fromkeys((reach.profile.namespace, reach.profile.kubeflow.system_namespace)):
+        try:
+            found = api.get(f"/api/v1/namespaces/{namespace}/secrets/{session.secret}")
+        except NotFoundError:
+            why = why or f"there is no secret {session.secret}"
+            continue
+        except EvctlError as error:
+            why = error.message
+            continue
+        return {key: _decoded(value) for key, value in (found.get("data") or {}).items()}, None
+    return {}, why
+
+
+def _decoded(value: str) -> str:
+    return base64.b64decode(value).decode(errors="replace").strip()
+
+
+def _open(reach: Reach, where: Location, session: Session, endpoint: str | None, secret: dict[str, str] | None) -> Any:
+    client: Any = {
+        "connect_timeout": f"{CONNECT_TIMEOUT_S:g}s",
+        "read_timeout": f"{READ_TIMEOUT_S:g}s",
+        "timeout": "1h",  # a body is bounded by its reads, not as a whole
+        "allow_http": bool(endpoint and endpoint.startswith("http://")),
+    }
+    if ca := reach.profile.kubeflow.ca_file:
+        client["root_certificate"] = _certificate(ca)
+    try:
+        return _opened(where, session, endpoint, secret, client)
+    except Exception as error:  # obstore's own errors have no common base; their text may hold a key
+        whose = f"secret {session.secret}" if secret else "the environment"
+        raise NotAllowedError(
+            f"the credentials of {whose} are none that {where.provider}://{where.bucket} takes ({type(error).__name__})"
+        ) from None
+
+
+def _opened(where: Location, session: Session, endpoint: str | None, secret: dict[str, str] | None, client: Any) -> Any:
+    from obstore.store import GCSStore, S3Store
+
+    backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2}
+    retry: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=RETRY_S), "backoff": backoff}
+    if where.provider == "gs":
+        options: dict[str, Any] = {"base_url": endpoint, "skip_signature": True} if endpoint else {}
+        if secret:
+            options["service_account_key"] = secret.get(session.token_key, "")
+        return GCSStore(where.bucket, client_options=client, retry_config=retry, **options)
+    options = {"region": session.region}
+    if endpoint:
+        options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+    if secret:
+        # a provider, not options: what the environment holds (a session token) must not mix with the secret's
+        options["credential_provider"] = lambda: {
+            "access_key_id": secret.get(session.access_key_key, ""),
+            "secret_access_key": secret.get(session.secret_key_key, ""),
+            "token": None,
+            "expires_at": None,
+        }
+    return S3Store(where.bucket, client_options=client, retry_config=retry, **options)
+
+
+def _certificate(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise NotFoundError(
+            f"the CA file {path} cannot be read: {error.strerror}", hint="see kubeflow.ca_file"
+        ) from error
+
+
+def explained(error: Exception, what: str, whose: str) -> EvctlError:
+    """Return one of our errors for an object store's: status and code are kept, the text (keys, bodies) is not."""
+    text = str(error)
+    code = next(iter(_CODE.findall(text)), None)
+    status = next(iter(_STATUS.findall(text)), None)
+    kind = type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{what} is not in the store")
+    if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in ("401", "403"):
+        return NotAllowedError(
+            f"the store refuses {what} to the credentials of {whose}{f' ({code})' if code else ''}",
+            hint="evctl doctor shows which credentials are used",
+        )
+    said = code or (f"HTTP {status}" if status else "no answer")
+    return UnavailableError(
+        f"{what} cannot be read from the store: {said}",
+        hint="set kubeflow.object_store_endpoint in the profile to an address that is reachable from here",
+    )
+
+
+def transient(error: Exception) -> bool:
+    """Whether the server was there and may do better soon: 429, 5xx, a cut or stalled body."""
+    status = next(iter(_STATUS.findall(str(error))), None)
+    if status is not None:
+        return bool(status == "429" or status.startswith("5"))
+    return not isinstance(error, FileNotFoundError) and "error sending request" not in str(error)
