@@ -1,0 +1,67 @@
+"""Our client against the real ML Metadata 1.17: what it reads gives the trees and outputs that the recordings give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from evctl.backends.base import Outputs, Run
+from evctl.backends.kubeflow.artifacts import outputs_of
+from evctl.backends.kubeflow.join import join
+from evctl.backends.metadata.client import MetadataStore
+from evctl.backends.metadata.values import RunMetadata
+from evctl.errors import UnavailableError
+from tests.fakes import real_mlmd
+from tests.kubeflow import recorded
+
+pytestmark = pytest.mark.kubeflow
+RECORDED = tuple(name for name in recorded.SITUATIONS if (recorded.ROOT / "runs" / name / "mlmd.json").exists())
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[MetadataStore]:
+    with real_mlmd.serving(recorded.ROOT / "runs") as host:
+        client = MetadataStore(host, timeout_s=20)
+        yield client
+        client.close()
+
+
+def seen(run: Run) -> list[Any]:
+    # times are the store's own
+    return [(t.path, t.name, t.state, t.kind, t.cached, t.attempts, t.reason, t.pod, t.note) for t in run.tasks]
+
+
+def given(outputs: Outputs) -> Any:
+    return outputs.parameters, [(a.task, a.name, a.type, a.uri, dict(a.metadata), a.store) for a in outputs.artifacts]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_real_store_gives_the_recorded_tree_and_outputs(name: str, store: MetadataStore) -> None:
+    from_recording = recorded.situation(name)
+    read = store.read(name)
+    assert read is not None and from_recording.metadata is not None
+    assert seen(join(replace(from_recording, metadata=read))) == seen(join(from_recording))
+    expected = replace(from_recording.metadata, store=read.store)
+    assert given(outputs_of("id", read)) == given(outputs_of("id", expected))
+
+
+def test_a_run_that_no_driver_has_begun_is_none(store: MetadataStore) -> None:
+    assert store.read("no-such-run") is None
+
+
+def test_more_executions_than_a_page_holds_all_come(store: MetadataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = store.read("succeeded")
+    monkeypatch.setattr("evctl.backends.metadata.client.PAGE", 2)
+    monkeypatch.setattr("evctl.backends.metadata.client.IDS_AT_ONCE", 3)
+    paged = store.read("succeeded")
+    assert isinstance(whole, RunMetadata) and paged == whole
+
+
+def test_a_store_that_is_gone_is_told_in_time() -> None:
+    client = MetadataStore("127.0.0.1:9", timeout_s=1)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        client.read("any")
+    client.close()
