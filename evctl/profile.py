@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ev_pipeline.settings import (
     DataSettings,
@@ -15,6 +15,8 @@ from ev_pipeline.settings import (
     Settings,
     StepSettings,
 )
+from evctl.cron import cron_fields
+from evctl.errors import UsageError
 
 SERVICE_NAME = "ev-battery-fault-classifier"
 MODEL_NAME = "ev_battery_fault_classifier"
@@ -128,6 +130,15 @@ class ScheduleSettings(Settings):
     enabled: bool = True
     max_concurrency: Annotated[int, Field(ge=1, le=10)] = 1
     catchup: bool = False
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        try:
+            cron_fields(value)
+        except UsageError as error:
+            raise ValueError(error.message) from error
+        return value
 
 
 class StoreSettings(Settings):
