@@ -52,6 +52,11 @@ class RunIndex:
         with self._open() as db:
             db.execute(f"insert or replace into runs values ({','.join('?' * len(_COLUMNS))})", values)  # noqa: S608
 
+    def remove(self, run_id: str) -> None:
+        """Forget a run that could not be started."""
+        with self._open() as db:
+            db.execute("delete from runs where run_id = ?", (run_id,))
+
     def update(self, run_id: str, *, state: str | None = None, registered: bool | None = None) -> None:
         """Remember what became of a run."""
         with self._open() as db:

@@ -212,9 +212,22 @@ def test_one_failed_iteration_of_a_loop_fails_the_run(engine: Engine) -> None:
     assert "ZeroDivisionError" in str(run.reason)
 
 
-def test_a_damaged_record_is_left_out_of_the_list_and_told(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_record_is_read_back_from_the_runs_events(engine: Engine) -> None:
+    run = engine.run("0.9")
+    before = states(run)
+    (engine.backend.home / "runs" / run.run_id / "record.json").write_text('{"run_id": "')
+    again = engine.backend.get(run.run_id)
+    assert (again.state, states(again)) == (RunState.SUCCEEDED, before)
+    assert "damaged" in again.warnings[0]
+    assert [each.run_id for each in engine.backend.list(RunQuery())] == [run.run_id]
+
+
+def test_a_run_whose_request_is_damaged_too_is_left_out_of_the_list_and_told(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     good, bad = engine.run("0.9"), engine.run("0.8")
-    (engine.backend.home / "runs" / bad.run_id / "record.json").write_text("{")
+    for name in ("record.json", "request.json"):
+        (engine.backend.home / "runs" / bad.run_id / name).write_text("{")
     assert [run.run_id for run in engine.backend.list(RunQuery())] == [good.run_id]
     assert bad.run_id[:8] in capsys.readouterr().err
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from evctl.backends.base import (
     Artifact,
@@ -29,17 +25,15 @@ from evctl.backends.base import (
     RunSummary,
 )
 from evctl.backends.local.content import tree_digest
-from evctl.backends.local.folder import RunFolder, write_atomically
+from evctl.backends.local.folder import FULL_BYTES, RunFolder, write_atomically
+from evctl.backends.local.launching import launch, relaunch
 from evctl.backends.local.logs import follow_logs, read_logs
-from evctl.backends.local.reader import moment, to_run
+from evctl.backends.local.reader import WORKER_DIED, moment, to_run
 from evctl.backends.spec import Node, tree
 from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, UnavailableError
-from evctl.index import IndexEntry, RunIndex
+from evctl.index import RunIndex
 from evctl.profile import Profile
 from evctl.state import home
-
-LOCK_TIMEOUT_S = 10.0
-"""Seconds a worker may take to leave after its run has ended."""
 
 
 class LocalBackend:
@@ -50,57 +44,15 @@ class LocalBackend:
         self.home = home()
 
     def submit(self, request: RunRequest) -> str:
-        """Make the run folder and start its worker, detached."""
-        run_id = secrets.token_hex(8)
-        folder = RunFolder(self.home / "runs" / run_id)
-        created = time.time()
-        try:
-            folder.path.mkdir(parents=True)
-            shutil.copyfile(request.package, folder.package)
-            document = {
-                "run_id": run_id,
-                "name": request.name,
-                "env": self.profile.name,
-                "parameters": dict(request.parameters),
-                "use_cache": request.use_cache,
-                "package_digest": request.package_digest,
-                "experiment": self.profile.experiment,
-                "created_at": created,
-            }
-            write_atomically(folder.path / "request.json", json.dumps(document, indent=1))
-            blank = {key: document[key] for key in ("run_id", "name", "env", "parameters", "created_at")}
-            write_atomically(folder.record_file, json.dumps({**blank, "state": "PENDING", "tasks": {}, "model": None}))
-        except OSError as error:
-            raise UnavailableError(
-                f"the run folder {folder.path} cannot be written: {error.strerror or error}",
-                hint="is EVCTL_HOME writable, and the disk not full?",
-            ) from error
-        RunIndex(self.home).add(IndexEntry(run_id, self.profile.name, "local", request.name, created))
-        self._start(folder)
-        return run_id
-
-    def _start(self, folder: RunFolder) -> None:
-        lock = _lock_of_ended(folder)
-        folder.sweep()
-        env = {key: value for key, value in os.environ.items() if key != "EVCTL_RUN_RECORD"}
-        with lock, (folder.path / "worker.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "evctl.backends.local.worker", str(folder.path), str(lock.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=(lock.fileno(),),
-                cwd=folder.path,
-                env={**env, "EVCTL_HOME": str(self.home)},
-            )
+        """Make the run folder and start its worker, detached; nothing is left when that cannot be done."""
+        return launch(self.profile, self.home, request)
 
     def get(self, run_id: str) -> Run:
         """Return the run as its record says; a dead worker's run has failed."""
         folder = self._folder(run_id)
         # asked before the record is read: a worker that ends in between has written its last word
         alive = folder.alive()
-        run = to_run(folder.record(), _nodes(str(folder.package)), alive=alive)
+        run = to_run(folder.record(), _nodes(folder), alive=alive, why_died=_why_died(folder))
         if run.finished:
             if not alive:
                 folder.sweep()
@@ -146,7 +98,7 @@ class LocalBackend:
         artifacts: list[Artifact] = []
         folder = self._folder(run_id)
         recorded = folder.record()["tasks"]
-        for task in _task_names(_nodes(str(folder.package))):
+        for task in _task_names(_nodes(folder)):
             for key, value in (recorded.get(task, {}).get("outputs") or {}).items():
                 if isinstance(value, dict) and value.get("__kfp_artifact__"):
                     artifacts.append(_artifact(task, key, value, recorded[task].get("digests", {}).get(key)))
@@ -176,8 +128,9 @@ class LocalBackend:
     ) -> Iterator[LogLine]:
         """Yield log lines; with `follow` until the run, or the task, has ended."""
         folder = self._folder(run_id)
-        names = [task] if task else _task_names(_nodes(str(folder.package)))
-        if task and task not in _task_names(_nodes(str(folder.package))):
+        known = _task_names(_nodes(folder))
+        names = [task] if task else known
+        if task and task not in known:
             raise NotFoundError(f"run {run_id[:8]} has no task {task}", hint=f"evctl status {run_id[:8]}")
         for name in names:
             if follow:
@@ -200,13 +153,7 @@ class LocalBackend:
             raise ConflictError(f"run {run_id[:8]} is still running", hint=f"evctl cancel {run_id[:8]}")
         if run.state is RunState.SUCCEEDED:
             raise ConflictError(f"run {run_id[:8]} succeeded; there is nothing to retry", hint="evctl run")
-        folder = self._folder(run_id)
-        folder.cancel_file.unlink(missing_ok=True)
-        record = folder.record()
-        write_atomically(
-            folder.record_file, json.dumps({**record, "state": "PENDING", "finished_at": None, "reason": None})
-        )
-        self._start(folder)
+        relaunch(self._folder(run_id))
 
     def upload(self, package: Path, digest: str, *, description: str, set_default: bool) -> PipelineVersion:
         """Keep the package under its digest in the state folder."""
@@ -240,26 +187,28 @@ class LocalBackend:
         return folder
 
 
-def _lock_of_ended(folder: RunFolder) -> IO[bytes]:
-    """Take the lock of a run that has ended; its worker may be a moment behind its last word."""
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while True:
-        try:
-            return folder.lock()
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise ConflictError(
-                    f"run {folder.run_id[:8]} is still running", hint=f"evctl status {folder.run_id[:8]}"
-                ) from error
-            time.sleep(0.05)
+def _why_died(folder: RunFolder) -> str:
+    free = shutil.disk_usage(folder.path).free
+    return f"{WORKER_DIED}; the disk of {folder.path} is full" if free < FULL_BYTES else WORKER_DIED
+
+
+def _nodes(folder: RunFolder) -> tuple[Node, ...]:
+    try:
+        return _parsed(folder.package.read_text())
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"{folder.package} cannot be read: {error}") from error
 
 
 @cache
-def _nodes(package: str) -> tuple[Node, ...]:
+def _parsed(package: str) -> tuple[Node, ...]:
+    """Return a package's nodes; runs of one pipeline share them."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tree(next(iter(yaml.load_all(Path(package).read_text(), loader))))
+    try:
+        return tree(next(iter(yaml.load_all(package, loader))))
+    except (yaml.YAMLError, StopIteration, AttributeError) as error:
+        raise ValueError("not a compiled pipeline") from error
 
 
 def _task_names(nodes: Sequence[Node]) -> list[str]:

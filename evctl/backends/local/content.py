@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,29 @@ def tree_digest(roots: list[Path]) -> str:
             with file.open("rb") as handle:
                 total.update(hashlib.file_digest(handle, "sha256").digest())
     return total.hexdigest()
+
+
+def source_commit() -> str:
+    """Return the git commit of the step logic that is installed, `-dirty` when it was changed since; "" for a wheel."""
+    import ev_ml
+
+    folder = Path(str(ev_ml.__file__)).parent
+    git = ["git", "-C", str(folder)]
+    try:
+        # installed into an environment inside somebody's repository, it is not of that repository
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True, timeout=10
+        )
+        said = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.strip()
 
 
 def argument_content(value: Any) -> Any:

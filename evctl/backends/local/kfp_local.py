@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,8 @@ from evctl.backends.local.recorder import Recorder
 from evctl.backends.local.steps import Step
 
 GOOD = {"SUCCEEDED", "CACHED"}
+EXIT_PATIENCE_S = 40.0
+"""Seconds an exit handler has in a cancelled run, so that `evctl cancel`, which waits a minute, sees the end."""
 
 
 class Tracker:
@@ -38,16 +42,17 @@ class Tracker:
         run_id: str,
         code_digest: str,
         new_log: Callable[[str], Path],
-        limits: Mapping[str, Mapping[str, Any]],
+        timeouts: Mapping[str, float],
         step_env: Callable[[str], Mapping[str, str]],
         exit_tasks: frozenset[str],
         use_cache: bool,
+        exit_patience_s: float = EXIT_PATIENCE_S,
     ) -> None:
         self.recorder, self.run_id, self.code_digest = recorder, run_id, code_digest
-        self.new_log, self.limits, self.step_env = new_log, limits, step_env
+        self.new_log, self.timeouts, self.step_env = new_log, timeouts, step_env
         self.exit_tasks, self.use_cache = exit_tasks, use_cache
         self.cancelled = threading.Event()
-        self.never = threading.Event()
+        self._exit_patience_s, self._exit_deadline = exit_patience_s, math.inf
         self._here = threading.local()
         self.kept = {
             name: entry["outputs"]
@@ -55,6 +60,11 @@ class Tracker:
             if entry.get("state") in GOOD and "outputs" in entry and entry.get("ends") == 1
         }
         """Outputs of tasks that a retry keeps; a loop's tasks, which share a name, run again."""
+
+    def cancel(self) -> None:
+        """End what runs; the exit handler has `exit_patience_s` seconds from now for all its attempts."""
+        self._exit_deadline = time.monotonic() + self._exit_patience_s
+        self.cancelled.set()
 
     def install(self) -> None:
         """Replace the two functions in this process."""
@@ -83,11 +93,14 @@ class Tracker:
         name = call["task_name"].replace("-", "_")
         if name in self.kept and name not in self.exit_tasks:
             try:
-                return LocalCache._deserialize_outputs(self.kept[name]), status.Status.SUCCESS
+                outputs = LocalCache._deserialize_outputs(self.kept[name])
             except _MissingArtifactError:
                 pass  # what was kept has been deleted: run the task again
+            else:
+                self.recorder.keep(name)
+                return outputs, status.Status.SUCCESS
         if self.cancelled.is_set() and name not in self.exit_tasks:
-            self.recorder.task(name, state="CANCELED", reason="the run was cancelled")
+            self.recorder.end(name, "CANCELED", reason="the run was cancelled")
             return {}, status.Status.FAILURE
         spec = call["task_spec"].__class__()
         spec.CopyFrom(call["task_spec"])
@@ -116,24 +129,36 @@ class Tracker:
         return outputs, outcome
 
     def pause(self, seconds: float) -> None:
-        """Wait between two attempts; a cancelled run does not."""
-        (self.never if self._here.task in self.exit_tasks else self.cancelled).wait(seconds)
+        """Wait between two attempts; a cancelled run does not, but for its exit handler."""
+        if self._here.task not in self.exit_tasks:
+            self.cancelled.wait(seconds)
+            return
+        until = time.monotonic() + seconds
+        while time.monotonic() < min(until, self._exit_deadline):
+            time.sleep(0.05)
 
     def run_attempt(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
         """Run one attempt in a process of its own; kfp calls this in place of its own function."""
         name = self._here.task
-        ends = self.never if name in self.exit_tasks else self.cancelled
-        if ends.is_set():
+        if self._overdue(name):
             return 1
         env = {**(env_vars or {}), **self.step_env(name)}
         number = self.recorder.attempt(name)
-        deadline = self.limits.get(name, {}).get("timeout_s")
-        step = Step(full_command, env, self.new_log(name), deadline)
-        code = step.wait(ends)
-        self._here.failed = step.reason(code) if code else None
-        if code and not ends.is_set():
+        step = Step(full_command, env, self.new_log(name), self.timeouts.get(name))
+        code = step.wait(lambda: self._overdue(name))
+        self._here.failed = self._why(step, code, name) if code else None
+        if code and not self._overdue(name):
             self.recorder.task(name, reason=f"attempt {number}: {self._here.failed}")
         return code
+
+    def _overdue(self, name: str) -> bool:
+        """Whether a task has to end: at once when the run is cancelled, the exit handler a while later."""
+        return time.monotonic() >= self._exit_deadline if name in self.exit_tasks else self.cancelled.is_set()
+
+    def _why(self, step: Step, code: int, name: str) -> str:
+        if name in self.exit_tasks and self._overdue(name):
+            return f"took longer than the {self._exit_patience_s:g} s it has in a cancelled run"
+        return step.reason(code)
 
     def _cache_key(self, call: Mapping[str, Any]) -> str:
         """Key a task on what kfp's key leaves out: the code that is installed and the content of its inputs."""

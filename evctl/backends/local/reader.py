@@ -26,13 +26,13 @@ def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def to_run(document: Mapping[str, Any], nodes: Sequence[Node], *, alive: bool) -> Run:
+def to_run(document: Mapping[str, Any], nodes: Sequence[Node], *, alive: bool, why_died: str = WORKER_DIED) -> Run:
     """Return the run that a record and its spec's nodes say. A record that ends nowhere without a worker has failed."""
     state = RunState(document["state"])
     reason = document.get("reason")
     died = not alive and state in (RunState.PENDING, RunState.RUNNING)
     if died:
-        state, reason = RunState.FAILED, WORKER_DIED
+        state, reason = RunState.FAILED, why_died
     values = _values(document)
     tasks = tuple(_lines(nodes, document, values, (), state, reason if died else None))
     created = moment(document["created_at"])
@@ -52,6 +52,7 @@ def to_run(document: Mapping[str, Any], nodes: Sequence[Node], *, alive: bool) -
         gate=_gate(nodes, values, document),
         model=RegisteredModel(model["version"], model["uri"]) if model else None,
         reason=reason,
+        warnings=tuple(document.get("warnings", ())),
     )
 
 
@@ -74,7 +75,7 @@ def _lines(
 ) -> Iterator[TaskStatus]:
     for node in nodes:
         if node.kind == "task":
-            yield _task(node, document["tasks"].get(node.name, {}), document.get("failures", ()), path, run, died)
+            yield _task(node, document, path, run, died)
             continue
         inner = tuple(_lines(node.children, document, values, (*path, node.name), run, died))
         if node.kind == "exit_handler":
@@ -100,12 +101,13 @@ def _group_state(inner: Sequence[TaskStatus], run: RunState) -> TaskState:
 
 def _task(
     node: Node,
-    entry: Mapping[str, Any],
-    failures: Sequence[Sequence[Any]],
+    document: Mapping[str, Any],
     path: tuple[str, ...],
     run: RunState,
     died: str | None,
 ) -> TaskStatus:
+    entry = document["tasks"].get(node.name, {})
+    failures = document.get("failures", ())
     ended = run not in (RunState.PENDING, RunState.RUNNING)
     state = TaskState(entry.get("state", "SKIPPED" if ended else "PENDING"))
     reason = entry.get("reason")
@@ -125,6 +127,7 @@ def _task(
         reason=reason if state not in GOOD_TASK_STATES else None,
         note=_note(entry.get("outputs") or {}),
         always_runs=node.always_runs,
+        expected_s=document.get("expected_s", {}).get(node.name),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from evctl.backends.local.folder import FULL_BYTES
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -60,15 +62,15 @@ class Step:
             start_new_session=True,
         )
 
-    def wait(self, cancelled: threading.Event) -> int:
-        """Wait for its end; end it at its timeout or when the run is cancelled. Returns the exit status."""
+    def wait(self, has_to_end: Callable[[], bool]) -> int:
+        """Wait for its end; end it at its timeout or when it has to. Returns the exit status."""
         try:
-            return self._wait(cancelled)
+            return self._wait(has_to_end)
         finally:
             self._watchdog.kill()
             self._watchdog.communicate()
 
-    def _wait(self, cancelled: threading.Event) -> int:
+    def _wait(self, has_to_end: Callable[[], bool]) -> int:
         deadline = time.monotonic() + self._timeout_s if self._timeout_s else None
         while True:
             try:
@@ -78,7 +80,7 @@ class Step:
             if deadline is not None and time.monotonic() > deadline:
                 self.timed_out = True
                 self._end()
-            elif cancelled.is_set():
+            elif has_to_end():
                 self._end()
 
     def _end(self) -> None:
@@ -96,7 +98,14 @@ class Step:
             return f"took longer than its timeout of {self._timeout_s:g} s"
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
-        return last_words(self._log) or f"exit status {status}"
+        said = last_words(self._log) or f"exit status {status}"
+        # a full disk also cuts the log's last words short
+        full = "No space left" not in said and _free(self._log.parent) < FULL_BYTES
+        return f"no space left on the disk of {self._log.parent}: {said}" if full else said
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def last_words(log: Path) -> str | None:

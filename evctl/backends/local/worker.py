@@ -5,13 +5,12 @@ python -m evctl.backends.local.worker RUN_FOLDER LOCK_FD
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -21,11 +20,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from evctl.backends.local.content import tree_digest
-from evctl.backends.local.folder import RunFolder, write_atomically
+from evctl.backends.local.content import source_commit, tree_digest
+from evctl.backends.local.folder import FULL, RunFolder
 from evctl.backends.local.kfp_local import GOOD, Tracker
+from evctl.backends.local.mounts import SecretCopies, mounts_of
 from evctl.backends.local.recorder import Recorder
 from evctl.backends.spec import Node, tree
+from evctl.errors import UnavailableError
 from evctl.index import RunIndex
 
 POLL_S = 0.1
@@ -34,52 +35,64 @@ LIBRARIES = ("kfp", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 def main(folder: RunFolder) -> None:
     """Run the pipeline of a run folder to its end."""
+    request = folder.request()
+    recorder = Recorder(folder, _document(folder, request))
+    home = folder.path.parent.parent
+    try:
+        recorder.begin_run()
+        _work(folder, request, recorder, home)
+        _finish(recorder, None)
+    except BaseException as error:
+        traceback.print_exc()
+        _finish(recorder, f"the worker failed: {_said(error, folder)}")
+    finally:
+        folder.sweep()
+    final = recorder.document
+    # the next look at the run tells the ledger too
+    with contextlib.suppress(UnavailableError):
+        RunIndex(home).update(folder.run_id, state=final["state"], registered=final.get("model") is not None)
+
+
+def _work(folder: RunFolder, request: Mapping[str, Any], recorder: Recorder, home: Path) -> None:
     import yaml
 
-    request = folder.request()
     documents = list(yaml.safe_load_all(folder.package.read_text()))
     nodes = tree(documents[0])
-    recorder = Recorder(folder, _document(folder, request))
-    recorder.set(state="RUNNING", finished_at=None, reason=None, cancel_requested=False, failures=[])
-    secrets = Path(tempfile.mkdtemp(dir=folder.path, prefix="secrets-"))
-    mounts = _mounts(documents)
-    home = folder.path.parent.parent
+    exits = frozenset(node.name for node in nodes if node.always_runs)
+    mounts = mounts_of(documents)
+    secrets = SecretCopies(home / "secrets", folder.new_scratch("secrets-"))
+    scratch = folder.path / "tmp"
+    scratch.mkdir(exist_ok=True)
+    commit = os.environ.get("EV_GIT_COMMIT") or source_commit()
 
     def step_env(task: str) -> dict[str, str]:
-        env = {"TMPDIR": str(folder.path / "tmp"), "EVCTL_HOME": str(home)}
-        if task in mounts:
-            env["EV_SECRETS_DIR"] = os.environ.get("EV_SECRETS_DIR") or str(
-                _secret_folder(home, mounts[task]["secrets"], secrets / task)
-            )
+        env = {"TMPDIR": str(scratch), "EVCTL_HOME": str(home), "EV_GIT_COMMIT": commit}
+        if mount := mounts.get(task):
+            env.update(secrets.variables(mount))
+            env["EV_SECRETS_DIR"] = os.environ.get("EV_SECRETS_DIR") or str(secrets.folder(task, mount))
         if task in exits:
-            write_atomically(folder.path / "outcome.json", json.dumps(_outcome(recorder.document, nodes)))
+            folder.write(folder.path / "outcome.json", json.dumps(_outcome(recorder.document, nodes)))
             env["EVCTL_RUN_RECORD"] = str(folder.path / "outcome.json")
         return env
 
-    exits = frozenset(node.name for node in nodes if node.always_runs)
     tracker = Tracker(
         recorder,
         run_id=folder.run_id,
         code_digest=_code_digest(),
         new_log=folder.new_log,
-        limits=mounts,
+        timeouts={task: mount.timeout_s for task, mount in mounts.items() if mount.timeout_s},
         step_env=step_env,
         exit_tasks=exits,
         use_cache=bool(request["use_cache"]),
     )
-    (folder.path / "tmp").mkdir(exist_ok=True)
     threading.Thread(target=_watch_for_cancel, args=(folder, tracker, recorder), daemon=True).start()
-    try:
-        _run(folder, request, tracker, home)
-        _finish(recorder, None)
-    except BaseException as error:
-        traceback.print_exc()
-        _finish(recorder, f"the worker failed: {error}")
-    finally:
-        shutil.rmtree(secrets, ignore_errors=True)
-        shutil.rmtree(folder.path / "tmp", ignore_errors=True)
-    final = recorder.document
-    RunIndex(home).update(folder.run_id, state=final["state"], registered=final.get("model") is not None)
+    _run(folder, request, tracker, home)
+
+
+def _said(error: BaseException, folder: RunFolder) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"no space left on the disk of {folder.path}"
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _document(folder: RunFolder, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,6 +136,7 @@ def _finish(recorder: Recorder, reason: str | None) -> None:
     state = "FAILED" if reason else "SUCCEEDED"
     if any(entry["state"] == "CANCELED" for entry in document["tasks"].values()):
         state, reason = "CANCELED", "cancelled on request"
+    recorder.event("run_finished", state=state, reason=reason)
     recorder.set(state=state, reason=reason, finished_at=time.time())
 
 
@@ -130,34 +144,8 @@ def _watch_for_cancel(folder: RunFolder, tracker: Tracker, recorder: Recorder) -
     while not folder.cancel_file.exists():
         time.sleep(POLL_S)
     recorder.set(cancel_requested=True)
-    tracker.cancelled.set()
-
-
-def _mounts(documents: list[Any]) -> dict[str, dict[str, Any]]:
-    """Return timeout and secrets by task, from the platform spec, which kfp.local does not read."""
-    platform = documents[1] if len(documents) > 1 else {}
-    executors = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-    found: dict[str, dict[str, Any]] = {}
-    for label, config in executors.items():
-        task = label.removeprefix("exec-").replace("-", "_")
-        entry: dict[str, Any] = {}
-        if config.get("activeDeadlineSeconds"):
-            entry["timeout_s"] = float(config["activeDeadlineSeconds"])
-        entry["secrets"] = [mount["secretName"] for mount in config.get("secretAsVolume", ())]
-        found[task] = entry
-    return found
-
-
-def _secret_folder(home: Path, names: list[str], target: Path) -> Path:
-    """Copy the secrets' files for a task, readable by this user alone; removed when the run ends."""
-    target.mkdir(mode=0o700, exist_ok=True)
-    for name in names:
-        source = home / "secrets" / name
-        for file in sorted(source.iterdir()) if source.is_dir() else ():
-            copy = target / file.name
-            copy.touch(mode=0o600)
-            copy.write_bytes(file.read_bytes())
-    return target
+    recorder.event("cancel_requested")
+    tracker.cancel()
 
 
 def _code_digest() -> str:
