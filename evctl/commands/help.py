@@ -1,7 +1,8 @@
-"""`evctl help exit-codes | environment`."""
+"""`evctl help exit-codes | environment | json [VERB]`."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -12,16 +13,36 @@ ENVIRONMENT = """variables evctl reads
   EVCTL_ENV        the environment when --env is not given (else local)
   EVCTL_HOME       the state folder (else $XDG_STATE_HOME/evctl, else ~/.local/state/evctl)
   EVCTL_PROFILES   the folder of profiles (else ./profiles, else those that ship with evctl)
+  EVCTL_USER       who promotes and rolls back, in the ledger (else the login name)
   EV_SECRETS_DIR   the folder of secret files a local run's steps see
-  EVCTL_FORCE_TTY  show the live tree although stderr is no terminal"""
+  EVCTL_FORCE_TTY  show the live tree although stderr is no terminal
+  NO_COLOR         no colour, as --no-color"""
 
 
-def topic(name: Annotated[str | None, typer.Argument(help="exit-codes or environment.")] = None) -> int:
-    """Print a help topic."""
+def topic(
+    name: Annotated[str | None, typer.Argument(metavar="TOPIC", help="exit-codes, environment or json.")] = None,
+    verb: Annotated[list[str] | None, typer.Argument(help="For json: one verb's schema.")] = None,
+) -> int:
+    """Print a help topic; `json` prints the JSON Schema of every verb's `-o json`."""
     from evctl.cli import EXIT_CODES, overview
 
+    if name == "json":
+        print(json.dumps(_schemas(" ".join(verb or ())), indent=2))
+        return 0
     topics = {None: overview(), "exit-codes": EXIT_CODES, "environment": ENVIRONMENT}
     if name not in topics:
-        raise NotFoundError(f"no help topic {name!r}", hint="evctl help exit-codes, evctl help environment")
+        raise NotFoundError(
+            f"no help topic {name!r}", hint="evctl help exit-codes, evctl help environment, evctl help json"
+        )
     print(topics[name])
     return 0
+
+
+def _schemas(verb: str) -> object:
+    from evctl.schemas import DOCUMENTS, schemas
+
+    if not verb:
+        return schemas()
+    if verb not in DOCUMENTS:
+        raise NotFoundError(f"no verb {verb!r} has a JSON document", hint="evctl help json")
+    return DOCUMENTS[verb].model_json_schema()
