@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 TASKS = (
     "ingest_battery_data",
@@ -46,9 +46,15 @@ class ImageSettings(Settings):
     """`prebuilt`: an image that has the code, named by digest. `embedded`: a stock Python image, the packages installed at
     start, our source carried in the pipeline itself."""
     name: str | None = None
-    """Image reference; None is the unset marker: it compiles, and `upload` and `run` refuse it."""
+    """Image reference; None, or empty as an unset variable is, is the unset marker: it compiles, and `upload` and `run`
+    refuse it."""
     packages: tuple[str, ...] = ()
     """What an embedded image installs at start, as `name==version`; empty means the pins of the running evctl."""
+
+    @field_validator("name")
+    @classmethod
+    def _unset(cls, value: str | None) -> str | None:
+        return value or None
 
 
 class AcceleratorSettings(Settings):
