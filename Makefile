@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 ENVIRONMENT ?= local
 DATA_VERSION ?= v1
 
-.PHONY: help setup setup-dev run test unit lint types bench doctor clean
+.PHONY: help setup setup-dev run test unit lint types bench doctor e2e clean
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 $(VENV)/.evctl: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ doctor: setup ## what a run needs of this machine
 
 bench: setup-dev ## the figures
 	@for each in benchmarks/*.py; do case $$each in */naive*) ;; *) $(BIN)/python $$each || exit 1;; esac; done
+
+PROFILE ?= local
+e2e: setup ## the whole life through evctl, on whatever PROFILE names (make e2e PROFILE=dev)
+	$(BIN)/python tests/e2e/life.py --env $(PROFILE)
 
 clean: ## remove what was built, the environment included
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
