@@ -6,7 +6,9 @@ from their folders.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shutil
 import sqlite3
 import sys
 import time
@@ -120,8 +122,8 @@ class RunIndex:
                 hint="is it writable, and the disk not full? EVCTL_HOME names another",
             ) from error
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=10)
+    def _connect(self, path: Path | None = None) -> sqlite3.Connection:
+        db = sqlite3.connect(path or self.path, timeout=10)
         try:
             db.execute(_TABLE)
             if db.execute("pragma quick_check(1)").fetchone()[0] != "ok":
@@ -132,25 +134,49 @@ class RunIndex:
         return db
 
     def _rebuild(self) -> sqlite3.Connection:
-        aside = self.path.with_name(f"state.db.corrupt-{int(time.time())}")
-        self.path.replace(aside)
-        print(
-            f"warning: the run ledger was corrupt; kept as {aside.name}, rebuilt from the run folders", file=sys.stderr
-        )
-        db = self._connect()
-        for record in sorted((self.folder / "runs").glob("*/record.json")):
+        with (self.folder / "state.lock").open("ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
             try:
-                known = json.loads(record.read_text())
-                row = (
-                    known["run_id"], known["env"], "local", known["name"], known["created_at"], known["state"],
-                    int(known.get("model") is not None), int(bool(known.get("cancel_requested"))),
-                )  # fmt: skip
-            except (ValueError, KeyError, TypeError) as error:
-                print(
-                    f"warning: run {record.parent.name[:8]} is left out, its record is damaged: {error}",
-                    file=sys.stderr,
-                )
-                continue
-            db.execute("insert or replace into runs values (?,?,?,?,?,?,?,?)", row)
-        db.commit()
-        return db
+                # whoever had the turn before has rebuilt it
+                return self._connect()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                aside = self.path.with_name(f"state.db.corrupt-{time.time_ns()}")
+            # there is a ledger at every moment: a reader that found none would make an empty one
+            shutil.copyfile(self.path, aside)
+            print(
+                f"warning: the run ledger was corrupt; kept as {aside.name}, rebuilt from the run folders",
+                file=sys.stderr,
+            )
+            return self._read_back()
+
+    def _read_back(self) -> sqlite3.Connection:
+        fresh = self.path.with_name("state.db.new")
+        fresh.unlink(missing_ok=True)
+        with closing(self._connect(fresh)) as db, db:
+            for folder in sorted((self.folder / "runs").glob("*")):
+                try:
+                    row = _row(folder)
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    print(
+                        f"warning: run {folder.name[:8]} is left out, its record is damaged: {error}", file=sys.stderr
+                    )
+                    continue
+                db.execute("insert or replace into runs values (?,?,?,?,?,?,?,?)", row)
+        # SQLite would roll an old journal back into the new file
+        self.path.with_name("state.db-journal").unlink(missing_ok=True)
+        fresh.replace(self.path)
+        return self._connect()
+
+
+def _row(folder: Path) -> tuple[object, ...]:
+    """Return a run's row as its folder tells it; with a damaged record, as its request does."""
+    try:
+        known = json.loads((folder / "record.json").read_text())
+    except (OSError, ValueError):
+        known = {"state": "PENDING", **json.loads((folder / "request.json").read_text())}
+    return (
+        known["run_id"], known["env"], "local", known["name"], known["created_at"], known["state"],
+        int(known.get("model") is not None), int(bool(known.get("cancel_requested"))),
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from evctl.backends.base import Run, RunRequest
 from evctl.backends.local.backend import LocalBackend
 from evctl.profile_files import load_profile
+from tests.local.product import Gate, Product
 
 SOURCE = """
 from kfp import compiler, dsl, kubernetes
@@ -103,3 +104,30 @@ class Engine:
 @pytest.fixture
 def engine(small_package: Callable[..., Path], tmp_path: Path) -> Engine:
     return Engine(small_package, tmp_path / "marks")
+
+
+@pytest.fixture(scope="session")
+def few_vehicles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good telemetry of four vehicles, as CSV: too few for a run to get past validation."""
+    import pyarrow.csv as pcsv
+    import pyarrow.parquet as pq
+
+    from ev_ml.simulate import fleet, simulate
+
+    folder = tmp_path_factory.mktemp("few")
+    simulate(fleet("v1", vehicles=4), folder / "few.parquet")
+    pcsv.write_csv(pq.read_table(folder / "few.parquet"), folder / "few.csv")
+    return folder / "few.csv"
+
+
+@pytest.fixture
+def product(tmp_path: Path, stranger: Path) -> Product:
+    return Product(tmp_path / "work", stranger)
+
+
+@pytest.fixture
+def gate(product: Product, few_vehicles: Path) -> Iterator[Gate]:
+    """A source that answers when it is let; the profile's only data version, v1."""
+    with Gate(few_vehicles.read_bytes()).serving() as source:
+        product.profile({"v1": {"uri": source.uri}})
+        yield source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 from evctl.backends.base import Run, RunQuery, RunState, TaskState
 from evctl.backends.local.folder import RunFolder
+from evctl.backends.local.kfp_local import Tracker
+from evctl.backends.local.recorder import Recorder
+from evctl.backends.local.steps import Step
 from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError, UsageError
 from evctl.index import IndexEntry, RunIndex
 from tests.local.conftest import Engine
@@ -236,3 +240,42 @@ def test_a_tail_of_nothing_is_nothing(engine: Engine) -> None:
     run = engine.run("0.9")
     assert list(engine.backend.logs(run.run_id, "step", tail=0)) == []
     assert len(list(engine.backend.logs(run.run_id, "step", tail=1))) == 1
+
+
+def test_a_task_of_a_full_disk_says_so_whatever_its_log_could_still_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    step = Step(["sh", "-c", "echo half a li; exit 3"], {}, log, None)
+    code = step.wait(lambda: False)
+    assert step.reason(code) == "half a li"
+    monkeypatch.setattr("evctl.backends.local.steps._free", lambda folder: 0)
+    assert step.reason(code) == f"no space left on the disk of {tmp_path}: half a li"
+
+
+def test_the_exit_handler_of_a_cancelled_run_has_a_deadline_for_all_its_attempts(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    recorder = Recorder(folder, {"tasks": {}})
+    tracker = Tracker(
+        recorder,
+        run_id="r",
+        code_digest="",
+        new_log=folder.new_log,
+        timeouts={},
+        step_env=lambda task: {},
+        exit_tasks=frozenset({"last"}),
+        use_cache=False,
+        exit_patience_s=0.5,
+    )
+    tracker._here.task = "last"
+    threading.Timer(0.2, tracker.cancel).start()
+    started = time.monotonic()
+    assert tracker.run_attempt(["sh", "-c", "sleep 60"]) != 0
+    assert 0.6 < time.monotonic() - started < 8
+    assert "0.5 s it has in a cancelled run" in tracker._here.failed
+    # kfp would pause and try again: both are over at once
+    tracker.pause(60)
+    assert tracker.run_attempt(["sh", "-c", "sleep 60"]) == 1
+    assert recorder.attempts("last") == 1
+    assert time.monotonic() - started < 8

@@ -17,6 +17,8 @@ from evctl.backends.local.folder import FULL_BYTES
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PREFIX = re.compile(r"_KFP_RUNTIME=true (\S+) -m")
+_OURS = re.compile(r"^(?:ev_ml|evctl)(?:\.\w+)+: ")
+"""Our own errors say it all in their message; the class in front of it is noise."""
 GRACE_S = 5.0
 _WATCH = 'read _; kill -s KILL -- "-$1"'
 """Ends a step's process group when the pipe from the worker closes: PDEATHSIG reaches the step, not its children."""
@@ -114,4 +116,4 @@ def last_words(log: Path) -> str | None:
         file.seek(max(0, log.stat().st_size - 8192))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     telling = [line for line in lines if line and not set(line) <= set("-=~^ ")]
-    return telling[-1][:300] if telling else None
+    return _OURS.sub("", telling[-1])[:300] if telling else None
