@@ -26,7 +26,7 @@ run: setup ## set everything up, then run the pipeline here
 	$(BIN)/evctl run --env $(ENVIRONMENT) --data-version $(DATA_VERSION)
 
 test: setup-dev ## set everything up, then all tests this machine can run
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: setup-dev ## style and import rules
 	$(BIN)/ruff check .

@@ -19,6 +19,9 @@ from evctl.schemas_runs import (
     ReportFile,
     Run,
     Runs,
+    Schedules,
+    SchedulesApplied,
+    SchedulesDeleted,
     Upload,
 )
 from evctl.schemas_serving import Drift, DriftHistory, History, Model, Models, Prediction, Release, Serving
@@ -167,6 +170,9 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "experiments": Experiments,
     "compare": Comparison,
     "report": ReportFile,
+    "schedule apply": SchedulesApplied,
+    "schedule list": Schedules,
+    "schedule delete": SchedulesDeleted,
     "drift": Drift,
     "drift --history": DriftHistory,
     "notify test": Deliveries,

@@ -228,3 +228,36 @@ class Comparison(Fixed):
     gate: dict[Literal["decision", "threshold", "reasons"], Pair]
     durations: dict[str, Difference]
     tasks: list[ComparedTask]
+
+
+class ScheduleRow(Fixed):
+    """A recurring run or drift check. `change` is of `apply`, `state` of `list`."""
+
+    name: str
+    verb: str
+    cron: str
+    parameters: dict[str, Any]
+    enabled: bool
+    where: str | None
+    next_at: str | None
+    change: Literal["created", "updated", "unchanged", "deleted"] | None = None
+    state: Literal["applied", "not applied", "differs", "not declared"] | None = None
+
+
+class SchedulesApplied(Fixed):
+    """`schedule apply`."""
+
+    changed: bool
+    schedules: list[ScheduleRow]
+
+
+class Schedules(Fixed):
+    """`schedule list`."""
+
+    schedules: list[ScheduleRow]
+
+
+class SchedulesDeleted(Fixed):
+    """`schedule delete`: their names."""
+
+    deleted: list[str]
