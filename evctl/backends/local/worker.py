@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +31,7 @@ from evctl.errors import UnavailableError
 from evctl.index import RunIndex
 
 POLL_S = 0.1
+OURS = ("ev_ml", "ev_pipeline", "evctl.rollout", "evctl.notify", "evctl.notify_channels", "evctl.notify_message")
 LIBRARIES = ("kfp", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -150,13 +152,11 @@ def _watch_for_cancel(folder: RunFolder, tracker: Tracker, recorder: Recorder) -
 
 def _code_digest() -> str:
     """Return what names the code the steps import: a digest of ours, the versions of the libraries'."""
-    import ev_ml
-    import ev_pipeline
-    from evctl import notify, rollout
-
-    roots = [Path(str(module.__file__)).parent for module in (ev_ml, ev_pipeline, rollout)]
+    found = [find_spec(name) for name in OURS]
+    roots = [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
+    assert len(roots) == len(OURS), "the steps' code is installed with the worker"
     libraries = ",".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
-    return tree_digest([*roots, Path(str(notify.__file__))]) + libraries
+    return tree_digest([root.parent if root.name == "__init__.py" else root for root in roots]) + libraries
 
 
 def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, Any]:
