@@ -1,0 +1,267 @@
+"""The logs of a cluster run's tasks: from the pod while it is there, else from the API's archive, else from the store.
+
+Three places, since each of them lacks something: pods go away, an archive is not always kept, and the launcher stores an
+attempt's log only when the attempt has ended (kubeflow-facts 10).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from evctl.backends.base import TERMINAL_TASK_STATES, Artifact, LogLine, Run, TaskState, TaskStatus
+from evctl.backends.kubeflow import pods as pod_reader
+from evctl.backends.kubeflow.artifacts import label, log_artifacts
+from evctl.backends.kubeflow.objects import Objects, lines_of
+from evctl.backends.kubeflow.objects_reach import Reach
+from evctl.backends.metadata.values import RunMetadata
+from evctl.errors import EvctlError, NotFoundError
+
+CONTAINER = "main"
+POLL_S = 1.0
+_DRIVER = re.compile(r"-(container|dag)-driver-")
+
+
+class Connection(Reach, Protocol):
+    """What is needed of a connection."""
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Yield an answer's body as it comes."""
+        ...
+
+
+@dataclass(slots=True)
+class Logs:
+    """One run's logs.
+
+    Args:
+        look: the run as it is now. metadata: what ML Metadata holds of it, None when it does not answer.
+    """
+
+    connection: Connection
+    run_id: str
+    look: Callable[[], Run]
+    metadata: Callable[[], RunMetadata | None]
+    poll_s: float = POLL_S
+    _namespace: str = ""
+    _known: RunMetadata | None = None
+
+    def read(self, task: str | None, *, tail: int | None = None) -> Iterator[LogLine]:
+        """Yield the lines of one task, or of all in the order of the flow; with `tail` each one's last.
+
+        Raises:
+            NotFoundError: there is no such task. UnavailableError: lines were there and could not be read; what could be
+            read has been yielded.
+        """
+        pods = self._pods()
+        failed: EvctlError | None = None
+        for each in self._tasks(self.look(), task):
+            if task is None and each.state is TaskState.CACHED:
+                continue  # it printed nothing in this run; named, it tells what the older run printed
+            lines: Iterator[LogLine] = self._task(each, pods)
+            try:
+                yield from lines if tail is None else deque(lines, maxlen=tail)
+            except EvctlError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def follow(self, task: str | None, *, tail: int | None = None) -> Iterator[LogLine]:
+        """Yield lines as they come: a task's from its pod's start to its end, all tasks' until the run has ended."""
+        done: set[tuple[str, tuple[str, ...]]] = set()
+        while True:
+            run = self.look()
+            tasks = [each for each in self._tasks(run, task) if task or each.state is not TaskState.CACHED]
+            left = [each for each in tasks if (each.name, each.path) not in done]
+            ready = [each for each in left if _own_pod(each) or each.state in TERMINAL_TASK_STATES]
+            if ready:
+                yield from self._follow(ready[0], tail)
+                done.add((ready[0].name, ready[0].path))
+            elif run.finished or (task is not None and tasks and not left):
+                return
+            else:
+                time.sleep(self.poll_s)
+
+    def _tasks(self, run: Run, wanted: str | None) -> list[TaskStatus]:
+        tasks = [each for each in run.tasks if each.kind == "task"]
+        if wanted is None:
+            return tasks
+        found = [each for each in tasks if wanted in (each.name, label(each.name, each.path))]
+        if not found and (run.finished or tasks):
+            raise NotFoundError(f"run {self.run_id[:8]} has no task {wanted}", hint=f"evctl status {self.run_id[:8]}")
+        return found
+
+    def _task(self, task: TaskStatus, pods: Mapping[str, Sequence[str]]) -> Iterator[LogLine]:
+        """Yield what all attempts of a task printed, each from the first place that has it."""
+        shown = label(task.name, task.path)
+        live = self._attempts(task, pods)
+        known = self._metadata()
+        stored = dict(log_artifacts(known, task.name, task.path)) if known else {}
+        failed: EvctlError | None = None
+        for attempt in sorted({*live, *stored}):
+            count, why = 0, None
+            for source in self._sources(live.get(attempt), stored.get(attempt)):
+                try:
+                    for number, line in enumerate(source(), 1):
+                        if number > count:  # a place that failed half way is taken up by the next
+                            count = number
+                            yield LogLine(shown, line, attempt)
+                except EvctlError as error:
+                    why = why if isinstance(error, NotFoundError) else error
+                    continue
+                if count:
+                    why = None
+                    break
+            failed = failed or why
+        if failed is not None:
+            raise failed
+
+    def _sources(self, pod: str | None, stored: Artifact | None) -> Iterator[Callable[[], Iterator[str]]]:
+        if pod is not None:
+            if self.connection.kubernetes() is not None:
+                yield lambda: self._from_pod(pod, follow=False)
+            yield lambda: self._from_archive(pod, follow=False)
+        if stored is not None:
+            yield lambda: lines_of(Objects(self.connection).read(stored))
+
+    def _attempts(self, task: TaskStatus, pods: Mapping[str, Sequence[str]]) -> dict[int, str]:
+        """Return the pod of each attempt that is known by name. In a loop pods of one name cannot be told apart."""
+        if task.pod is None:
+            return {}
+        own = list(pods.get(task.name, ())) if not any(part.isdigit() for part in task.path) else []
+        if task.pod in own:
+            return dict(enumerate(own, 1))
+        return {max(task.attempts, 1): task.pod}
+
+    def _follow(self, task: TaskStatus, tail: int | None) -> Iterator[LogLine]:
+        """Yield a task's lines, attempt after attempt, until it has ended."""
+        followed: list[str] = []
+        said = False
+        while True:
+            now = self._again(task)
+            pod = _own_pod(now)
+            if now is None or (now.state in TERMINAL_TASK_STATES and (not said or pod is None or pod in followed)):
+                if now is not None and not said:  # it had ended before we came
+                    lines = self._task(now, self._pods())
+                    yield from lines if tail is None else deque(lines, maxlen=tail)
+                return
+            if pod is not None and pod not in followed:
+                followed.append(pod)
+                attempt = max(now.attempts, len(followed))
+                for line in self._live(now, pod, tail):
+                    said = True
+                    yield LogLine(label(task.name, task.path), line, attempt)
+            else:
+                time.sleep(self.poll_s)
+
+    def _live(self, task: TaskStatus, pod: str, tail: int | None) -> Iterator[str]:
+        """Yield a pod's lines until its container has ended; a stream that is cut is taken up where it was cut."""
+        seen = 0
+        while True:
+            # asked before reading: what is read after the end is all there will be
+            now = self._again(task)
+            ended = now is None or now.state in TERMINAL_TASK_STATES or _own_pod(now) != pod
+            with contextlib.suppress(EvctlError):
+                if tail is not None:
+                    before = list(self._stream(pod, follow=False, whole=not ended))
+                    yield from before[len(before) - min(tail, len(before)) :]
+                    seen, tail = len(before), None
+                else:
+                    for number, line in enumerate(self._stream(pod, follow=not ended, whole=not ended), 1):
+                        if number > seen:
+                            seen = number
+                            yield line
+            if ended:
+                return
+            time.sleep(self.poll_s)
+
+    def _again(self, task: TaskStatus) -> TaskStatus | None:
+        tasks = self.look().tasks
+        return next((each for each in tasks if (each.name, each.path) == (task.name, task.path)), None)
+
+    def _stream(self, pod: str, *, follow: bool, whole: bool) -> Iterator[str]:
+        if self.connection.kubernetes() is not None:
+            with contextlib.suppress(NotFoundError):
+                yield from self._from_pod(pod, follow=follow, whole=whole)
+                return
+        yield from self._from_archive(pod, follow=follow, whole=whole)
+
+    def _from_pod(self, pod: str, *, follow: bool, whole: bool = False) -> Iterator[str]:
+        api = self.connection.kubernetes()
+        chunks = api.pod_log(self._pods_namespace(), pod, container=CONTAINER, follow=follow)
+        return split_lines(chunks, whole=whole)
+
+    def _from_archive(self, pod: str, *, follow: bool, whole: bool = False) -> Iterator[str]:
+        path = f"/apis/v1alpha1/runs/{self.run_id}/nodes/{pod}/log"
+        return split_lines(self.connection.stream(path + ("?follow=true" if follow else "")), whole=whole)
+
+    def _metadata(self) -> RunMetadata | None:
+        if self._known is None:
+            self._known = self.metadata()
+        return self._known
+
+    def _pods_namespace(self) -> str:
+        """Return where the run's pods are: ML Metadata knows; else the profile's namespace."""
+        if not self._namespace:
+            known = self._metadata()
+            named = [each.namespace for each in known.executions if each.namespace] if known else []
+            self._namespace = named[-1] if named else self.connection.profile.namespace
+        return self._namespace
+
+    def _pods(self) -> dict[str, list[str]]:
+        """Return the run's own pods that are still there, oldest first, by task."""
+        api = self.connection.kubernetes()
+        if api is None:
+            return {}
+        selector = f"{pod_reader.RUN_LABEL}={self.run_id}"
+        try:
+            answer = api.get(f"/api/v1/namespaces/{self._pods_namespace()}/pods", labelSelector=selector)
+        except EvctlError:
+            return {}
+        found: dict[str, list[str]] = {}
+        for pod in pod_reader.read(answer.get("items") or ()):
+            if not pod.driver:
+                found.setdefault(pod.task.replace("-", "_"), []).append(pod.name)
+        return found
+
+
+def logs(
+    connection: Connection,
+    run_id: str,
+    task: str | None,
+    *,
+    look: Callable[[], Run],
+    metadata: Callable[[], RunMetadata | None],
+    follow: bool = False,
+    tail: int | None = None,
+    poll_s: float = POLL_S,
+) -> Iterator[LogLine]:
+    """Yield log lines of one task, or of all in the order of the flow. See `Logs`."""
+    found = Logs(connection, run_id, look, metadata, poll_s)
+    return found.follow(task, tail=tail) if follow else found.read(task, tail=tail)
+
+
+def _own_pod(task: TaskStatus | None) -> str | None:
+    """Return the task's own pod: before there is one, its driver's stands in for it."""
+    return task.pod if task is not None and task.pod and not _DRIVER.search(task.pod) else None
+
+
+def split_lines(chunks: Iterable[Any], *, whole: bool = False) -> Iterator[str]:
+    """Yield the lines of a body that comes in pieces, wherever they were cut.
+
+    Args:
+        whole: leave out a last line without its end: the rest of it is still to come.
+    """
+    rest = b""
+    for chunk in chunks:
+        rest += chunk if isinstance(chunk, bytes) else str(chunk).encode()
+        *lines, rest = rest.split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest and not whole:
+        yield rest.decode(errors="replace").rstrip("\r")
