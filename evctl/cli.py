@@ -55,7 +55,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "schedule delete": (RUNS, "schedule:delete", "take schedules away"),
     "notify test": (STATE, "notify:test", "a message over each configured channel"),
     "doctor": (STATE, "doctor:doctor", "what a run needs of this machine: pass, warn, fail"),
-    "help": (STATE, "help:topic", "exit-codes, environment"),
+    "completion": (
+        STATE,
+        "completion:completion",
+        "the script that completes verbs, runs and profiles: bash, zsh, fish",
+    ),
+    "help": (STATE, "help:topic", "exit-codes, environment, json: the schemas of every verb's JSON"),
 }
 EXIT_CODES = """exit codes
   0 ok                      6 conflict (lock, exists)    9 unavailable (server, store)
@@ -110,6 +115,11 @@ def _on_terminate() -> signal.Handlers | None:
 
 
 def _dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["__complete"]:
+        from evctl.completion import complete
+
+        print("\n".join("\t".join(offer) for offer in complete(argv[1:] or [""], VERBS)))
+        return 0
     if not argv or argv[0] in ("--help", "-h"):
         print(overview())
         return 0 if argv else 2

@@ -16,7 +16,7 @@ from typing import Any
 
 from evctl.errors import NotFoundError, UsageError
 from evctl.profile import Profile
-from evctl.state import home
+from evctl.state import home, profile_names, profiles_folder
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET_KEY = re.compile(r"(password|passwd|secret_key|access_key|api_key|^token|webhook_url)$", re.IGNORECASE)
@@ -32,32 +32,17 @@ class LoadedProfile:
     origins: Mapping[str, str]
 
 
-def folder() -> Path:
-    """Return the folder profiles are read from."""
-    if named := os.environ.get("EVCTL_PROFILES"):
-        return Path(named)
-    here = Path.cwd() / "profiles"
-    if here.is_dir():
-        return here
-    shipped = Path(__file__).parent / "_profiles"
-    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "profiles"
-
-
-def names() -> list[str]:
-    """Return the known profiles' names."""
-    return sorted(path.stem for path in folder().glob("*.yaml") if path.is_file())
-
-
 def load_profile(name: str) -> LoadedProfile:
     """Read one profile.
 
     Raises:
         NotFoundError: no such file; the known ones are listed. UsageError: wrong, naming file, key and line.
     """
-    path = folder() / f"{name}.yaml"
+    path = profiles_folder() / f"{name}.yaml"
     if "/" in name or not path.is_file():
         raise NotFoundError(
-            f"no profile {name!r} in {folder()}; known: {', '.join(names()) or 'none'}", hint="evctl profile list"
+            f"no profile {name!r} in {profiles_folder()}; known: {', '.join(profile_names()) or 'none'}",
+            hint="evctl profile list",
         )
     values, lines = _read(path)
     origins = {".".join(map(str, key)): f"{path.name}:{line}" for key, line in lines.items()}

@@ -19,9 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from evctl.errors import RefusedError, UnavailableError, trim
-from evctl.profile_files import folder as profiles_folder
 from evctl.schedules import Schedule, Standing, Step, changes
-from evctl.state import home
+from evctl.state import home, profiles_folder
 
 _META = "# evctl:"
 _PASSED_ON = ("KUBECONFIG", "AWS_PROFILE", "AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS", "EV_SECRETS_DIR")
