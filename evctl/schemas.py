@@ -65,10 +65,11 @@ class ProfileCheck(Fixed):
 
 
 class SecretKeys(Fixed):
-    """A secret's name and keys; never values."""
+    """A secret's name and keys; never values. `missing`: keys that the profile requires and it lacks."""
 
     name: str
     keys: list[str]
+    missing: list[str]
 
 
 class Secrets(Fixed):

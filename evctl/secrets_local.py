@@ -11,8 +11,8 @@ from pathlib import Path
 from evctl.errors import UnavailableError, UsageError
 from evctl.state import home
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+KEY = re.compile(r"[-._a-zA-Z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def parse_env(text: str, source: str) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         key, found, value = line.strip().removeprefix("export ").partition("=")
-        if not found or not _KEY.fullmatch(key.strip()):
+        if not found or not KEY.fullmatch(key.strip()):
             raise UsageError(f"{source}:{number}: not KEY=value")
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
         values[key.strip()] = value[1:-1] if quoted else value
@@ -59,7 +59,7 @@ class LocalSecrets:
         Raises:
             UsageError: a bad name, or a required key is missing.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UsageError(f"{name!r} is no name of a secret: lower case letters, digits, - and .")
         lacking = [key for key in required if not values.get(key)]
         if lacking:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from evctl import secrets_store
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
-from evctl.errors import UnavailableError, UsageError
+from evctl.errors import UsageError
 from evctl.output import columns, emit
 from evctl.profile import Profile
-from evctl.secrets_local import LocalSecrets, parse_env
+from evctl.secrets_cluster import ClusterSecrets
+from evctl.secrets_local import LocalSecrets, SecretChange, parse_env
+
+DEFAULT = "ev-telemetry-secret"
 
 
 def apply(
-    name: Annotated[str, typer.Argument(help="The secret.")] = "ev-telemetry-secret",
+    name: Annotated[
+        str | None, typer.Argument(help=f"The secret; none is {DEFAULT}, with --store the store's.")
+    ] = None,
     from_env_file: Annotated[
         str | None, typer.Option("--from-env-file", "-f", help="KEY=value lines; - is stdin.")
     ] = None,
+    store: Annotated[
+        bool, typer.Option("--store", help="The model store's secret, as KServe reads it, and its service account.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take keys over that somebody else manages.")] = False,
     env: Env = None,
     output: Output = Format.table,
     quiet: Quiet = False,
@@ -27,49 +37,118 @@ def apply(
 ) -> int:
     """Set a secret; without a file the required keys are asked for."""
     profile = resolve.profile(env)
-    store = _store(profile)
-    required = next((secret.keys for secret in profile.secrets if secret.name == name), ())
-    change = store.apply(name, _values(from_env_file, required), required)
+    if store:
+        return _apply_store(profile, name, from_env_file, force, output, quiet)
+    name = name or DEFAULT
+    required = _required(profile).get(name, ())
+    place = _local() if profile.backend == "local" else _cluster(profile)
+    values = _values(from_env_file, required)
+    change = (
+        place.apply(name, values, required, force=force)
+        if isinstance(place, ClusterSecrets)
+        else place.apply(name, values, required)
+    )
+    emit(_document(name, change), output, lambda _: [_told(name, change)], lambda d: d, name=name, quiet=quiet)
+    return 0
+
+
+def list_secrets(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
+    """List secrets and their keys, and what the profile requires and is not there."""
+    profile = resolve.profile(env)
+    required = _required(profile)
+    if profile.backend == "local":
+        found = _local().list()
+    else:
+        found = _cluster(profile).list(tuple(required))
+    entries: list[dict[str, Any]] = [
+        {"name": name, "keys": keys, "missing": [key for key in required.get(name, ()) if key not in keys]}
+        for name, keys in sorted({**{each: [] for each in required}, **found}.items())
+    ]
+    rows = [("NAME", "KEYS", "MISSING")]
+    for each in entries:
+        there = each["name"] in found
+        lacking = ", ".join(each["missing"]) if there else "the secret itself"
+        rows.append((str(each["name"]), ", ".join(each["keys"]) or "-", lacking or "-"))
+    document = {"secrets": [each for each in entries if each["name"] in found or each["missing"]]}
+    emit(document, output, lambda _: columns(rows), lambda d: d, name="\n".join(found), quiet=quiet)
+    return 0
+
+
+def _apply_store(
+    profile: Profile, name: str | None, source: str | None, force: bool, output: Format, quiet: bool
+) -> int:
+    name = name or profile.store.secret
+    if name is None:
+        raise UsageError(
+            f"profile {profile.name} names no secret for its store", hint="set store: {secret: NAME} in the profile"
+        )
+    required = secrets_store.store_keys(profile)
+    annotations = secrets_store.kserve_annotations(profile)
+    account = secrets_store.account_name(profile)
+    serving = profile.serving.namespace or profile.namespace
+    places = {namespace: _cluster(profile, namespace) for namespace in secrets_store.namespaces(profile)}
+    values = _values(source, tuple(required))
+    changes = {
+        namespace: place.apply(name, values, required, annotations=annotations, force=force)
+        for namespace, place in places.items()
+    }
+    linked = places[serving].service_account(account, name, force=force)
+    first = changes[serving]
     document = {
+        **_document(name, first),
+        "changed": linked or any(change.changed for change in changes.values()),
+        "namespaces": list(places),
+        "service_account": {"name": account, "changed": linked},
+    }
+    told = [f"{namespace}: {_told(name, change)}" for namespace, change in changes.items()]
+    told.append(f"{serving}: service account {account}: {'uses it now' if linked else 'unchanged'}")
+    emit(document, output, lambda _: told, lambda d: d, name=name, quiet=quiet)
+    return 0
+
+
+def _document(name: str, change: SecretChange) -> dict[str, Any]:
+    return {
         "name": name,
         "changed": change.changed,
         "added": change.added,
         "updated": change.updated,
         "removed": change.removed,
     }
-    told = [
-        f"{name}: " + (", ".join(f"{what} {', '.join(keys)}" for what, keys in change.by_kind().items()) or "unchanged")
-    ]
-    emit(document, output, lambda _: told, lambda d: d, name=name, quiet=quiet)
-    return 0
 
 
-def list_secrets(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
-    """List secrets and their keys."""
-    found = _store(resolve.profile(env)).list()
-    document = {"secrets": [{"name": name, "keys": keys} for name, keys in found.items()]}
-    rows = [("NAME", "KEYS"), *((name, ", ".join(keys)) for name, keys in found.items())]
-    emit(document, output, lambda _: columns(rows), lambda d: d, name="\n".join(found), quiet=quiet)
-    return 0
+def _told(name: str, change: SecretChange) -> str:
+    what = ", ".join(f"{kind} {', '.join(keys)}" for kind, keys in change.by_kind().items())
+    return f"{name}: {what or 'unchanged'}"
 
 
-def _store(profile: Profile) -> LocalSecrets:
-    if profile.backend != "local":
-        raise UnavailableError(
-            f"profile {profile.name} runs on Kubeflow, whose secrets this version does not write yet"
-        )
+def _required(profile: Profile) -> dict[str, tuple[str, ...]]:
+    """Return the keys that the profile requires, by secret."""
+    found = {secret.name: tuple(secret.keys) for secret in profile.secrets}
+    if profile.backend != "local" and profile.store.secret:
+        found.setdefault(profile.store.secret, tuple(secrets_store.store_keys(profile)))
+    return found
+
+
+def _local() -> LocalSecrets:
     return LocalSecrets()
 
 
+def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
+    from evctl.kube import open_kubernetes
+
+    return ClusterSecrets(open_kubernetes(profile.kubeflow.context), namespace or profile.namespace)
+
+
 def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:
-    if source == "-":
-        return parse_env(sys.stdin.read(), "stdin")
     if source is not None:
         try:
+            if source == "-":
+                return parse_env(sys.stdin.read(), "stdin")
             with open(source) as file:  # noqa: PTH123 - the name may be a pipe of the shell's
                 return parse_env(file.read(), source)
-        except OSError as error:
-            raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"{'stdin' if source == '-' else source} cannot be read: {why}") from None
     if not sys.stdin.isatty() or not required:
         raise UsageError("no values", hint="evctl secrets apply NAME --from-env-file FILE, or - for stdin")
     return {key: typer.prompt(key, hide_input=True) for key in required}

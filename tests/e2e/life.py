@@ -121,7 +121,7 @@ def doctor(life: Life) -> str:
 
 
 def secret(life: Life) -> str:
-    there = {each["name"] for each in life.evctl("secrets", "list").document["secrets"]}
+    there = {each["name"] for each in life.evctl("secrets", "list").document["secrets"] if each["keys"]}
     wanted = {"evctl-e2e-secret": ["E2E_TOKEN"]}
     wanted |= {
         each["name"]: each.get("keys", []) for each in life.profile.get("secrets", []) if each["name"] not in there

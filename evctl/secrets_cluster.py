@@ -1,0 +1,195 @@
+"""Secrets and the service account of a cluster's namespace, by server-side apply.
+
+Values are held in memory only: they are in no message, no log, no command line. Differences are told by key.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UsageError
+from evctl.secrets_local import KEY, NAME, SecretChange
+
+MANAGER = "evctl"
+LABEL = "app.kubernetes.io/managed-by"
+
+
+class Kubernetes(Protocol):
+    """What is needed of the Kubernetes API."""
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return an object or a list."""
+        ...
+
+    def apply(
+        self, path: str, body: Mapping[str, Any], *, field_manager: str, dry_run: bool = False, force: bool = False
+    ) -> dict[str, Any]:
+        """Apply on the server's side."""
+        ...
+
+
+class ClusterSecrets:
+    """The secrets of a namespace."""
+
+    def __init__(self, api: Kubernetes, namespace: str) -> None:
+        self.api, self.namespace = api, namespace
+
+    def apply(
+        self,
+        name: str,
+        values: Mapping[str, str],
+        required: Sequence[str] = (),
+        *,
+        annotations: Mapping[str, str] | None = None,
+        force: bool = False,
+    ) -> SecretChange:
+        """Make a secret hold these values; keys that others manage stay.
+
+        Args:
+            force: take keys over that somebody else manages.
+
+        Raises:
+            UsageError: a bad name or key, or a required key is missing. ConflictError: somebody else manages a key.
+            NotAllowedError: RBAC, naming the verb. RefusedError: the secret is immutable.
+        """
+        check(name, values, required)
+        before = self._get(name)
+        change = difference(before, values)
+        wanted = dict(annotations or {})
+        standing = (before.get("metadata") or {}).get("annotations") or {}
+        if not change.changed and before and all(standing.get(key) == value for key, value in wanted.items()):
+            return change
+        if before.get("immutable"):
+            raise RefusedError(
+                f"secret {name} in {self.namespace} is immutable", hint="delete it there first, or use another name"
+            )
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": {LABEL: MANAGER},
+                **({"annotations": wanted} if wanted else {}),
+            },
+            # the type of a secret cannot be changed
+            "type": before.get("type") or "Opaque",
+            "data": {key: base64.b64encode(value.encode()).decode() for key, value in sorted(values.items())},
+        }
+        self._apply(self._path("secrets", name), body, f"secret {name}", before, force=force)
+        return change
+
+    def list(self, named: Sequence[str] = ()) -> dict[str, list[str]]:
+        """Return keys by secret: those that evctl manages and those named. One that does not exist is left out."""
+        found: dict[str, list[str]] = {}
+        try:
+            items = self.api.get(self._path("secrets"), labelSelector=f"{LABEL}={MANAGER}").get("items") or ()
+            found = {each["metadata"]["name"]: sorted(each.get("data") or {}) for each in items}
+        except NotAllowedError:
+            # whoever may only read single secrets can still ask for those that are named
+            if not named:
+                raise
+        for name in named:
+            if name not in found and (each := self._get(name)):
+                found[name] = sorted(each.get("data") or {})
+        return dict(sorted(found.items()))
+
+    def service_account(self, name: str, secret: str, *, force: bool = False) -> bool:
+        """Let a service account use a secret, making it when it is missing; return whether anything changed."""
+        before = self._get(name, "serviceaccounts")
+        if secret in [each.get("name") for each in before.get("secrets") or ()]:
+            return False
+        body = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": self.namespace},
+            # the list merges by name: those of others stay, and those applied from here before stay too
+            "secrets": [{"name": each} for each in sorted({secret, *_own_references(before)})],
+        }
+        self._apply(self._path("serviceaccounts", name), body, f"service account {name}", before, force=force)
+        return True
+
+    def _path(self, kind: str, name: str = "") -> str:
+        return f"/api/v1/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+
+    def _get(self, name: str, kind: str = "secrets") -> dict[str, Any]:
+        try:
+            return self.api.get(self._path(kind, name))
+        except NotFoundError:
+            return {}
+
+    def _apply(self, path: str, body: Mapping[str, Any], what: str, before: Mapping[str, Any], *, force: bool) -> None:
+        try:
+            self.api.apply(path, body, field_manager=MANAGER, force=force)
+        except ConflictError as error:
+            # the server's message names fields and managers; only those known from the object itself are repeated
+            whose = ", ".join(f"{key} by {who}" for key, who in others(before, body.get("data") or {}))
+            raise ConflictError(
+                f"{what} in {self.namespace} is managed by somebody else: {whose or 'see its managedFields'}",
+                hint="evctl secrets apply ... --force takes it over",
+            ) from error
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"there is no namespace {self.namespace} on this cluster",
+                hint=f"kubectl create namespace {self.namespace}",
+            ) from error
+
+
+def check(name: str, values: Mapping[str, str], required: Sequence[str]) -> None:
+    """Raise UsageError for a bad name or key, or a required key without a value."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name of a secret: lower case letters, digits, - and .")
+    if bad := [key for key in values if not KEY.fullmatch(key)]:
+        raise UsageError(f"{bad[0]!r} is no key of a secret: letters, digits, -, _ and .")
+    if lacking := [key for key in required if not values.get(key)]:
+        raise UsageError(f"secret {name} needs {', '.join(lacking)}", hint="add it to the file")
+
+
+def difference(before: Mapping[str, Any], values: Mapping[str, str]) -> SecretChange:
+    """Return what applying would change, by key. A key is removed only if evctl, and nobody else, had put it there."""
+    data: Mapping[str, str] = before.get("data") or {}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    owners = _owners(before)
+    gone = [key for key in data if key not in values and owners.get(key, set()) == {MANAGER}]
+    return SecretChange(
+        added=sorted(encoded.keys() - data.keys()),
+        updated=sorted(key for key in encoded.keys() & data.keys() if encoded[key] != data[key]),
+        removed=sorted(gone),
+    )
+
+
+def others(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (key, manager) for each of these keys that somebody else manages."""
+    for key, owners in sorted(_owners(before).items()):
+        for who in sorted(owners - {MANAGER}):
+            if key in keys:
+                yield key, who
+
+
+def _managed(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for entry in (document.get("metadata") or {}).get("managedFields") or ():
+        yield str(entry.get("manager")), entry.get("fieldsV1") or {}
+
+
+def _owners(secret: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return who manages each key of a secret."""
+    owners: dict[str, set[str]] = {}
+    for manager, fields in _managed(secret):
+        for field in fields.get("f:data") or {}:
+            if field.startswith("f:"):
+                owners.setdefault(field.removeprefix("f:"), set()).add(manager)
+    return owners
+
+
+def _own_references(account: Mapping[str, Any]) -> list[str]:
+    """Return the secrets that evctl itself put into a service account."""
+    import json
+
+    found = []
+    for manager, fields in _managed(account):
+        if manager == MANAGER:
+            keys = [key.removeprefix("k:") for key in fields.get("f:secrets") or {} if key.startswith("k:")]
+            found += [str(json.loads(key)["name"]) for key in keys]
+    return found
