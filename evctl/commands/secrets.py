@@ -56,10 +56,7 @@ def list_secrets(env: Env = None, output: Output = Format.table, quiet: Quiet = 
     """List secrets and their keys, and what the profile requires and is not there."""
     profile = resolve.profile(env)
     required = _required(profile)
-    if profile.backend == "local":
-        found = _local().list()
-    else:
-        found = _cluster(profile).list(tuple(required))
+    found = _local().list() if profile.backend == "local" else _cluster(profile).list(tuple(required))
     entries: list[dict[str, Any]] = [
         {"name": name, "keys": keys, "missing": [key for key in required.get(name, ()) if key not in keys]}
         for name, keys in sorted({**{each: [] for each in required}, **found}.items())
