@@ -22,7 +22,10 @@ VERSIONED_FILE = "ev_battery_fault_pipeline.yaml"
 
 @dataclass(frozen=True, slots=True)
 class CompiledPipeline:
-    """A compiled package. `digest` is the sha256 of its text, which is two YAML documents once a secret is used."""
+    """A compiled package, which is two YAML documents once a secret is used.
+
+    `digest` is the sha256 of its text as it was before the digest itself was written into it, for a model's provenance.
+    """
 
     text: str
     digest: str
@@ -44,15 +47,17 @@ def compile_profile(profile: Profile) -> CompiledPipeline:
         warnings.simplefilter("ignore")
         from kfp import compiler
 
-        from ev_pipeline.wiring import build_pipeline
+        from ev_pipeline.wiring import DIGEST_PLACE, build_pipeline
 
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "pipeline.yaml"
             compiler.Compiler().compile(build_pipeline(profile.pipeline_settings()), str(target))
-            text = target.read_text()
+            blank = target.read_text()
+    digest = hashlib.sha256(blank.encode()).hexdigest()
+    text = blank.replace(DIGEST_PLACE, digest)
     documents = list(yaml.safe_load_all(text))
     platform = documents[1] if len(documents) > 1 else {}
-    return CompiledPipeline(text, hashlib.sha256(text.encode()).hexdigest(), documents[0], platform)
+    return CompiledPipeline(text, digest, documents[0], platform)
 
 
 def difference(compiled: CompiledPipeline, path: Path) -> str:

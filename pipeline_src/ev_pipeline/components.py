@@ -157,6 +157,7 @@ def register_fault_model(
         "run_id": run_id,
         # the image knows its commit; a pipeline that named it would change with every commit
         "git_commit": os.environ.get("EV_GIT_COMMIT", ""),
+        "pipeline_digest": os.environ.get("EV_PIPELINE_DIGEST", ""),
     }
     manifest = build(
         folder,

@@ -15,6 +15,8 @@ DESCRIPTION = "Production-grade Kubeflow pipeline for EV Battery Health Fault Cl
 MODEL_NAME = "ev_battery_fault_classifier"
 UNSET_IMAGE = "image-unset-see-profiles"
 """What an unset image compiles to; `upload` and `run` refuse it."""
+DIGEST_PLACE = "digest-of-this-pipeline"
+"""Where the compiler writes the compiled pipeline's digest, for a model's provenance."""
 BACKOFF = "10s"
 USES_STORE = frozenset({"register_fault_model", "setup_drift_monitoring"})
 STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -148,6 +150,8 @@ def _policy(task: Any, name: str, settings: PipelineSettings) -> None:
     if name == "train_fault_classifier":
         # the parameter, exported by the body, wins; the constant is for whatever looks before the body runs
         task.set_env_variable("ENVIRONMENT", settings.environment)
+    if name == "register_fault_model":
+        task.set_env_variable("EV_PIPELINE_DIGEST", DIGEST_PLACE)
     for secret in settings.secrets:
         if name in secret.tasks:
             kubernetes.use_secret_as_volume(task, secret_name=secret.name, mount_path=secret.mount_path)

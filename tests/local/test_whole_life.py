@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evctl.cli import run
+from evctl.compiler import compile_profile
+from evctl.profile_files import load_profile
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
 
@@ -49,6 +52,13 @@ def test_a_run_ends_served_and_what_serves_can_be_asked_rolled_back_and_promoted
     assert set(states.values()) == {"SUCCEEDED"}
     assert first["gate"]["decision"] == "passed"
     model = first["model"]["version"]
+    manifest = json.loads((Path(first["model"]["uri"].removeprefix("file://")) / "manifest.json").read_text())
+    provenance = manifest["provenance"]
+    assert provenance["pipeline_digest"] == compile_profile(load_profile("local").profile).digest
+    # a tree without its repository has no commit to tell
+    commit = "[0-9a-f]{40}(-dirty)?" if (REPO / ".git").exists() else ""
+    assert re.fullmatch(commit, provenance["git_commit"])
+    assert (provenance["run_id"], provenance["data_version"]) == (first["run_id"], "v1")
 
     said = answer("predict", str(REPO / "examples" / "session.csv"))
     assert said["model"]["version"] == model
