@@ -68,6 +68,7 @@ class ServingSettings(Settings):
     runtime: str | None = None
     """ServingRuntime; None makes one of our image, named by its digest."""
     service_account: str | None = None
+    """The predictor's; None is the service's own name where the store has a secret (`secrets apply --store` makes it)."""
     min_replicas: Annotated[int, Field(ge=0)] = 1
     cpu: str = "1"
     memory: str = "2Gi"
@@ -190,6 +191,9 @@ class Profile(Settings):
 
     def pipeline_settings(self) -> PipelineSettings:
         """Return what the wiring needs of this profile."""
+        serving = self.serving.model_dump(mode="json", exclude_none=True)
+        if self.backend == "kubeflow" and self.store.secret:
+            serving.setdefault("service_account", self.serving.name)
         return PipelineSettings(
             environment=self.name,
             namespace=self.namespace,
@@ -202,7 +206,7 @@ class Profile(Settings):
             data=self.data,
             store=self.store.uri,
             service={
-                **self.serving.model_dump(mode="json", exclude_none=True),
+                **serving,
                 "namespace": self.serving.namespace or self.namespace,
                 "backend": self.backend,
                 "store": self.store.model_dump(mode="json", exclude_none=True),
