@@ -1,0 +1,165 @@
+"""The use cases over any engine: exit codes, following, cancelling, retrying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from evctl import lifecycle
+from evctl.backends.base import Backend, Gate, RegisteredModel, Run, RunRequest, RunState, TaskState, TaskStatus
+from evctl.errors import DeadlineError, FailedError, RefusedError, UsageError
+from evctl.profile_files import load_profile
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+RUN = Run("0123456789", "n", "local", RunState.RUNNING, NOW)
+
+
+class Engine:
+    """Answers with the states it is given, the last one for ever."""
+
+    def __init__(self, *answers: RunState) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+        self.requests: list[RunRequest] = []
+
+    def get(self, run_id: str) -> Run:
+        state = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return replace(RUN, run_id=run_id, state=state)
+
+    def cancel(self, run_id: str) -> None:
+        self.asked.append(f"cancel {run_id}")
+
+    def retry(self, run_id: str) -> None:
+        self.asked.append(f"retry {run_id}")
+
+    def submit(self, request: RunRequest) -> str:
+        self.requests.append(request)
+        return "new"
+
+
+def backend(*answers: RunState) -> Any:
+    return cast(Backend, Engine(*answers))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that passes only while somebody sleeps."""
+    now = [0.0]
+    monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(lifecycle.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return now
+
+
+@pytest.mark.parametrize(
+    ("state", "gate", "code"),
+    [
+        (RunState.SUCCEEDED, Gate("passed"), 0),
+        (RunState.SUCCEEDED, Gate("refused"), 5),
+        (RunState.FAILED, Gate("passed"), 1),
+        (RunState.FAILED, Gate("refused"), 1),
+        (RunState.CANCELED, Gate(), 1),
+        (RunState.RUNNING, Gate("passed"), 8),
+        (RunState.PENDING, Gate(), 8),
+    ],
+)
+def test_a_run_s_exit_code_says_how_it_ended(state: RunState, gate: Gate, code: int) -> None:
+    model = RegisteredModel("v1-0", "file:///m/") if gate.decision == "passed" else None
+    assert lifecycle.exit_code_of(replace(RUN, state=state, gate=gate, model=model)) == code
+
+
+@pytest.mark.usefixtures("clock")
+def test_following_yields_each_look_and_ends_with_the_run() -> None:
+    seen = list(lifecycle.follow(backend(RunState.PENDING, RunState.RUNNING, RunState.SUCCEEDED), "r"))
+    assert [run.state for run in seen] == [RunState.PENDING, RunState.RUNNING, RunState.SUCCEEDED]
+
+
+def test_following_stops_at_its_timeout_with_124_and_the_run_goes_on(clock: list[float]) -> None:
+    engine = backend(RunState.RUNNING)
+    with pytest.raises(DeadlineError) as told:
+        looks(lifecycle.follow(engine, "0123456789", timeout_s=3))
+    assert told.value.exit_code == 124
+    assert "goes on" in told.value.message
+    assert 3 <= clock[0] < 5
+    assert engine.asked == []
+
+
+def looks(runs: Iterator[Run]) -> Sequence[Run]:
+    return list(runs)
+
+
+@pytest.mark.usefixtures("clock")
+def test_cancel_waits_until_it_is_so() -> None:
+    engine = backend(RunState.RUNNING, RunState.RUNNING, RunState.CANCELED)
+    assert lifecycle.cancel_and_wait(engine, "r").state is RunState.CANCELED
+    assert engine.asked == ["cancel r"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_run_that_ended_by_itself_before_the_cancel_is_told() -> None:
+    with pytest.raises(FailedError, match="SUCCEEDED before it could be cancelled"):
+        lifecycle.cancel_and_wait(backend(RunState.SUCCEEDED), "r")
+
+
+@pytest.mark.usefixtures("clock")
+def test_retry_waits_until_the_run_moves_and_says_so_when_it_does_not() -> None:
+    moving = backend(RunState.PENDING, RunState.PENDING, RunState.RUNNING)
+    assert lifecycle.retry_and_check(moving, "r").state is RunState.RUNNING
+    with pytest.raises(RefusedError, match="did not start again"):
+        lifecycle.retry_and_check(backend(RunState.PENDING), "r")
+
+
+def test_the_tasks_that_failed_are_named_without_gates_and_groups() -> None:
+    tasks = (
+        TaskStatus("good", TaskState.SUCCEEDED),
+        TaskStatus("bad", TaskState.FAILED),
+        TaskStatus("gate", TaskState.FAILED, kind="gate"),
+    )
+    assert lifecycle.failed_tasks(replace(RUN, tasks=tasks)) == ["bad"]
+
+
+def test_a_run_s_name_says_what_where_on_what_and_when() -> None:
+    assert lifecycle.run_name(load_profile("local").profile, "v2", NOW) == "ev-battery local v2 1123-120000"
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"data_version": "v9"}, "'v9' is not known; known: v1, v2, v3"),
+        ({"accuracy_threshold": "high"}, "must be a number"),
+        ({"accuracy_threshold": "nan"}, "must be a number"),
+        ({"accuracy_threshold": "1.5"}, "between 0 and 1"),
+        ({"nope": "1"}, "no parameter nope; the pipeline has accuracy_threshold, data_version, environment"),
+    ],
+)
+def test_a_wrong_parameter_is_2_before_anything_starts(raw: dict[str, str], said: str, tmp_path: Path) -> None:
+    engine = backend(RunState.PENDING)
+    with pytest.raises(UsageError) as told:
+        lifecycle.submit(load_profile("local").profile, engine, raw, tmp_path)
+    assert said in told.value.message
+    assert told.value.exit_code == 2
+    assert engine.requests == []
+
+
+def test_what_is_submitted_is_typed_as_the_spec_declares_and_named_by_its_content(tmp_path: Path) -> None:
+    engine = backend(RunState.PENDING)
+    profile = load_profile("local").profile
+    raw = {"accuracy_threshold": "1"}
+    assert lifecycle.submit(profile, engine, raw, tmp_path, use_cache=False, name="mine") == "new"
+    request = engine.requests[0]
+    assert request.parameters == {"data_version": "v1", "accuracy_threshold": 1.0, "environment": "local"}
+    assert isinstance(request.parameters["accuracy_threshold"], float)
+    assert (request.use_cache, request.name) == (False, "mine")
+    assert request.package_digest in request.package.read_text()
+
+
+def test_a_version_that_looks_like_a_number_stays_the_text_it_is(tmp_path: Path) -> None:
+    profile = load_profile("local").profile
+    data = profile.data.model_copy(update={"versions": {"2024": profile.data.versions["v1"]}})
+    engine = backend(RunState.PENDING)
+    lifecycle.submit(profile.model_copy(update={"data": data}), engine, {"data_version": "2024"}, tmp_path)
+    assert engine.requests[0].parameters["data_version"] == "2024"
