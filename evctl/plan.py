@@ -12,6 +12,9 @@ from ev_pipeline.settings import TASKS
 from evctl.compiler import CompiledPipeline, declared
 from evctl.profile import Profile
 
+LOCAL_IMAGE = "python-local"
+"""What the local profile calls the image it does not use."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedTask:
@@ -133,16 +136,32 @@ def _task(key: str, task: Mapping[str, Any], label: str, compiled: CompiledPipel
 
 
 def _warnings(profile: Profile, tasks: tuple[PlannedTask, ...]) -> list[str]:
-    said = []
     if profile.backend == "local":
-        if profile.data.shards > 1:
-            said.append("this machine computes the features in one task, whatever data.shards says")
-        limited = [task.name for task in tasks if task.cpu or task.memory]
-        if limited:
-            said.append(f"this machine does not enforce the CPU and memory limits of {', '.join(limited)}")
-    else:
-        if profile.image.name is None:
-            said.append("the image is unset: upload and run will refuse")
-        if any(task.retries for task in tasks):
-            said.append("a default Kubeflow retries infrastructure errors only, whatever a task's retries say")
+        return _not_honoured_here(profile, tasks)
+    said = []
+    if profile.image.name is None:
+        said.append("the image is unset: upload and run will refuse")
+    if any(task.retries for task in tasks):
+        said.append("a default Kubeflow retries infrastructure errors only, whatever a task's retries say")
+    return said
+
+
+def _not_honoured_here(profile: Profile, tasks: tuple[PlannedTask, ...]) -> list[str]:
+    """Return what a profile asks for and one machine does not give."""
+    said = []
+    if profile.image.name not in (None, LOCAL_IMAGE) or profile.image.mode == "embedded" or profile.image.packages:
+        said.append("this machine runs the code and the packages that are installed on it, whatever image says")
+    if profile.data.shards > 1:
+        said.append("this machine computes the features in one task, whatever data.shards says")
+    limited = [task.name for task in tasks if task.cpu or task.memory]
+    if limited:
+        said.append(f"this machine does not enforce the CPU and memory limits of {', '.join(limited)}")
+    accelerated = [name for name, step in profile.steps.items() if step.accelerator]
+    if accelerated:
+        said.append(f"this machine gives {', '.join(accelerated)} no accelerator but those it shows to every process")
+    said += [
+        f"the files of secret {secret.name} are in the folder $EV_SECRETS_DIR, not at {secret.mount_path}"
+        for secret in profile.secrets
+        if secret.tasks
+    ]
     return said

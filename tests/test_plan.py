@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ev_pipeline.settings import AcceleratorSettings, ImageSettings, SecretMount
 from evctl.cli import run
 from evctl.compiler import CompiledPipeline, compile_profile
 from evctl.plan import changes, plan_of
@@ -40,6 +41,24 @@ def test_a_plan_lists_the_tasks_in_the_order_of_the_flow(compiled: CompiledPipel
 
 def test_a_plan_warns_of_limits_this_machine_does_not_enforce(compiled: CompiledPipeline, local: Profile) -> None:
     assert any("CPU and memory limits of train_fault_classifier" in said for said in plan_of(compiled, local).warnings)
+
+
+def test_a_plan_says_of_each_thing_this_machine_cannot_give_that_it_does_not(local: Profile) -> None:
+    plain = " ".join(plan_of(compile_profile(local), local).warnings)
+    assert "image" not in plain
+    assert "accelerator" not in plain
+    asking = with_training(local, accelerator=AcceleratorSettings(type="nvidia.com/gpu")).model_copy(
+        update={
+            "image": ImageSettings(mode="embedded", name="python:3.11"),
+            "data": local.data.model_copy(update={"shards": 4}),
+            "secrets": (SecretMount(name="telemetry"),),
+        }
+    )
+    compiled = compile_profile(asking)
+    said = " ".join(plan_of(compiled, asking).warnings)
+    for what in ("whatever image says", "data.shards", "CPU and memory", "no accelerator", "secret telemetry"):
+        assert what in said
+    assert "pip install" not in compiled.text
 
 
 def test_a_plan_for_a_cluster_warns_of_an_unset_image_and_of_retries() -> None:

@@ -111,7 +111,8 @@ def _maker(settings: PipelineSettings) -> Callable[..., Any]:
     `body` names the component's function where it is not the task's.
     """
     image = settings.image.name or UNSET_IMAGE
-    embedded = settings.image.mode == "embedded"
+    # one machine's steps run what is installed there: pip would change it under the other runs
+    embedded = settings.image.mode == "embedded" and settings.service.get("backend") != "local"
     packages = list(settings.image.packages) or (embed.pins() if embedded else [])
 
     def make(name: str, *, body: str | None = None, **inputs: Any) -> Any:
