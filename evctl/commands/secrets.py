@@ -131,9 +131,9 @@ def _local() -> LocalSecrets:
 
 
 def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
-    from evctl.kube import open_kubernetes
+    from evctl.kube import connect_kubernetes
 
-    return ClusterSecrets(open_kubernetes(profile.kubeflow.context), namespace or profile.namespace)
+    return ClusterSecrets(connect_kubernetes(profile.kubeflow.context), namespace or profile.namespace)
 
 
 def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:

@@ -44,25 +44,22 @@ class Pods:
         assert query == {"labelSelector": f"pipeline/runid={RUN}"}
         return {"items": self.items}
 
-    def pod_log(self, namespace: str, pod: str, *, container: str, follow: bool) -> Iterator[bytes]:
+    def pod_log(self, namespace: str, pod: str, *, container: str, follow: bool) -> Iterator[str]:
         assert (namespace, container) == ("kubeflow", "main")
         if pod not in self.logs:
             raise NotFoundError(f"pods {pod} not found")
-        return self._pieces(pod, follow)
-
-    def _pieces(self, pod: str, follow: bool) -> Iterator[bytes]:
         at = 0
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             over = pod in self.over
-            text = self.logs[pod].encode()
-            for start in range(at, len(text), 7):  # pieces end anywhere
-                yield text[start : start + 7]
-            at = len(text)
-            if self.cuts:
+            *whole, rest = self.logs[pod].split("\n")
+            yield from whole[at:]
+            at = len(whole)
+            if self.cuts and follow:
                 self.cuts -= 1
-                raise UnavailableError("the connection was reset")
+                return  # as KubeApi does: what came is whole lines
             if over or not follow:
+                yield from [rest] if rest else []
                 return
             time.sleep(0.01)
         raise AssertionError("nobody ended this log")
@@ -153,13 +150,20 @@ def test_what_cannot_be_read_anywhere_is_an_error_after_what_could() -> None:
         list(found)
 
 
-def test_an_archive_takes_up_a_pods_log_where_it_was_cut() -> None:
-    pods = Pods()
-    pods.logs["wf-impl-1"] = "one\ntwo\n"
-    pods.cuts = 1
-    world = World(pods)
-    world.archive["wf-impl-1"] = "one\ntwo\nthree\n"
-    assert read(world, run_of(task("ingest", pod="wf-impl-1"))) == ["ingest/1 one", "ingest/1 two", "ingest/1 three"]
+def test_the_store_takes_up_an_archives_log_where_it_was_cut() -> None:
+    store = Door(None)
+    store.objects = {"run/train/executor-logs-0": b"one\ntwo\nthree\n"}
+
+    class Cut(World):
+        def stream(self, path: str) -> Iterator[bytes]:
+            yield b"one\ntw"
+            raise UnavailableError("the connection was reset")
+
+    world = Cut()
+    world.profile = reach(endpoint=store.url).profile
+    known = metadata("train", uri="gs://bucket/run/{task}/executor-logs-{retry}")
+    assert read(world, run_of(task("train", pod="p")), known=known) == ["train/1 one", "train/1 two", "train/1 three"]
+    store.shutdown()
 
 
 class Life:

@@ -169,8 +169,12 @@ class Logs:
             with contextlib.suppress(EvctlError):
                 if tail is not None:
                     before = list(self._stream(pod, follow=False, whole=not ended))
-                    yield from before[len(before) - min(tail, len(before)) :]
-                    seen, tail = len(before), None
+                    # the last line may be half written: it is left to the stream that follows
+                    seen = len(before) - (0 if ended or tail == 0 else min(1, len(before)))
+                    yield from before[max(0, len(before) - tail) : seen]
+                    tail = None
+                    if not ended:
+                        continue
                 else:
                     for number, line in enumerate(self._stream(pod, follow=not ended, whole=not ended), 1):
                         if number > seen:
@@ -187,14 +191,14 @@ class Logs:
     def _stream(self, pod: str, *, follow: bool, whole: bool) -> Iterator[str]:
         if self.connection.kubernetes() is not None:
             with contextlib.suppress(NotFoundError):
-                yield from self._from_pod(pod, follow=follow, whole=whole)
+                yield from self._from_pod(pod, follow=follow)
                 return
         yield from self._from_archive(pod, follow=follow, whole=whole)
 
-    def _from_pod(self, pod: str, *, follow: bool, whole: bool = False) -> Iterator[str]:
+    def _from_pod(self, pod: str, *, follow: bool) -> Iterator[str]:
         api = self.connection.kubernetes()
-        chunks = api.pod_log(self._pods_namespace(), pod, container=CONTAINER, follow=follow)
-        return split_lines(chunks, whole=whole)
+        lines: Iterator[str] = api.pod_log(self._pods_namespace(), pod, container=CONTAINER, follow=follow)
+        return lines
 
     def _from_archive(self, pod: str, *, follow: bool, whole: bool = False) -> Iterator[str]:
         path = f"/apis/v1alpha1/runs/{self.run_id}/nodes/{pod}/log"
