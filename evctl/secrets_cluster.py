@@ -6,7 +6,7 @@ Values are held in memory only: they are in no message, no log, no command line.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UsageError
@@ -65,6 +65,9 @@ class ClusterSecrets:
             raise RefusedError(
                 f"secret {name} in {self.namespace} is immutable", hint="delete it there first, or use another name"
             )
+        # whoever wrote stringData does not manage data, and the server sees no conflict
+        if not force and (whose := [*others(before, change.updated)]):
+            raise self._conflict(f"secret {name}", whose)
         body = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -125,16 +128,19 @@ class ClusterSecrets:
             self.api.apply(path, body, field_manager=MANAGER, force=force)
         except ConflictError as error:
             # the server's message names fields and managers; only those known from the object itself are repeated
-            whose = ", ".join(f"{key} by {who}" for key, who in others(before, body.get("data") or {}))
-            raise ConflictError(
-                f"{what} in {self.namespace} is managed by somebody else: {whose or 'see its managedFields'}",
-                hint="evctl secrets apply ... --force takes it over",
-            ) from error
+            raise self._conflict(what, [*others(before, body.get("data") or {})]) from error
         except NotFoundError as error:
             raise NotFoundError(
                 f"there is no namespace {self.namespace} on this cluster",
                 hint=f"kubectl create namespace {self.namespace}",
             ) from error
+
+    def _conflict(self, what: str, whose: Sequence[tuple[str, str]]) -> ConflictError:
+        said = ", ".join(f"{key} by {who}" for key, who in whose)
+        return ConflictError(
+            f"{what} in {self.namespace} is managed by somebody else: {said or 'see its managedFields'}",
+            hint="evctl secrets apply ... --force takes it over",
+        )
 
 
 def check(name: str, values: Mapping[str, str], required: Sequence[str]) -> None:
@@ -160,7 +166,7 @@ def difference(before: Mapping[str, Any], values: Mapping[str, str]) -> SecretCh
     )
 
 
-def others(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def others(before: Mapping[str, Any], keys: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield (key, manager) for each of these keys that somebody else manages."""
     for key, owners in sorted(_owners(before).items()):
         for who in sorted(owners - {MANAGER}):
@@ -177,9 +183,10 @@ def _owners(secret: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return who manages each key of a secret."""
     owners: dict[str, set[str]] = {}
     for manager, fields in _managed(secret):
-        for field in fields.get("f:data") or {}:
-            if field.startswith("f:"):
-                owners.setdefault(field.removeprefix("f:"), set()).add(manager)
+        for kind in ("f:data", "f:stringData"):
+            for field in fields.get(kind) or {}:
+                if field.startswith("f:"):
+                    owners.setdefault(field.removeprefix("f:"), set()).add(manager)
     return owners
 
 
