@@ -67,10 +67,13 @@ class RunIndex:
             if registered is not None:
                 db.execute("update runs set registered = ? where run_id = ?", (int(registered), run_id))
 
-    def mark_cancel_requested(self, run_id: str) -> None:
-        """Remember that its end was asked for: a terminated run says FAILED on Kubeflow (kubeflow-facts 7)."""
+    def mark_cancel_requested(self, run_id: str, *, asked: bool = True) -> None:
+        """Remember that its end was asked for: a terminated run says FAILED on Kubeflow (kubeflow-facts 7).
+
+        A retry begins another life, whose end nobody asked for yet (`asked=False`).
+        """
         with self._open() as db:
-            db.execute("update runs set cancel_requested = 1 where run_id = ?", (run_id,))
+            db.execute("update runs set cancel_requested = ? where run_id = ?", (int(asked), run_id))
 
     def all(self, env: str | None = None) -> Sequence[IndexEntry]:
         """Return the runs of an environment (of all), newest first."""

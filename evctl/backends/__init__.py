@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evctl.backends.base import Backend
-from evctl.errors import UnavailableError
 
 if TYPE_CHECKING:
     # the exit handler's pod passes through this package and has no pydantic
@@ -18,7 +17,6 @@ def get_backend(profile: Profile) -> Backend:
         from evctl.backends.local.backend import LocalBackend
 
         return LocalBackend(profile)
-    raise UnavailableError(
-        f"profile {profile.name} runs on Kubeflow, which this version does not drive yet",
-        hint=f"evctl compile --env {profile.name} writes the package to upload by hand; evctl run --env local runs here",
-    )
+    from evctl.backends.kubeflow.backend import KubeflowBackend
+
+    return KubeflowBackend(profile)

@@ -215,6 +215,7 @@ ROUTES: list[tuple[str, str, _Call]] = [
     (f"{V2}/experiments", "POST", _create_experiment),
     (f"{V2}/experiments/([^/:]+)", "GET", _experiment),
     (f"{V2}/pipelines", "GET", lambda w, f, q, b, k: listed("pipelines", iter(w.pipelines.values()), q, "pipeline_id")),
+    (f"{V2}/pipelines", "POST", lambda w, f, q, b, k: w.create_pipeline(_parsed(b))),
     (f"{V2}/pipelines/upload", "POST", lambda w, f, q, b, k: w.upload(_file(b, k), q)),
     (f"{V2}/pipelines/upload_version", "POST", lambda w, f, q, b, k: w.upload_version(_file(b, k), q)),
     (f"{V2}/pipelines/([^/]+)/versions", "GET", _versions),

@@ -168,6 +168,19 @@ class World:
             self._version(pipeline["pipeline_id"], name, spec, query)
             return pipeline
 
+    def create_pipeline(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a pipeline without a version."""
+        with self.lock:
+            name = body.get("name") or body["display_name"]
+            if any(each["name"] == name for each in self.pipelines.values()):
+                raise Refusal(409, {"code": 6, "message": f"The name {name} already exist", "details": []})
+            made = {
+                "pipeline_id": str(uuid.uuid4()), "display_name": body.get("display_name") or name, "name": name,
+                "created_at": stamp(datetime.now(UTC)), **_optional(body, "description", "namespace"),
+            }  # fmt: skip
+            self.pipelines[made["pipeline_id"]] = made
+            return made
+
     def upload_version(self, package: bytes, query: Mapping[str, str]) -> dict[str, Any]:
         spec = _package(package)
         pipeline = query.get("pipelineid", "")

@@ -1,0 +1,138 @@
+"""Ask every source about a run and join what they say. At most six requests for a finished run that did not fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskState
+from evctl.backends.kubeflow import pods as pod_reader
+from evctl.backends.kubeflow.api import Api
+from evctl.backends.kubeflow.join import Sources, join, run_state
+from evctl.backends.metadata.values import RunMetadata
+from evctl.errors import EvctlError
+
+METADATA_PAUSE_S = 10.0
+"""Seconds in which a store that did not answer is not asked again: a watch goes on at its own pace."""
+EVENTS_OF = 5
+"""Of how many waiting pods the events are asked for."""
+WORDS_BYTES = 4 << 20
+"""How much of a failed task's log is read for its last words."""
+
+
+class Connection(Protocol):
+    """What is needed of a connection."""
+
+    def metadata(self) -> Any:
+        """Return ML Metadata's client."""
+        ...
+
+    def kubernetes(self) -> Any:
+        """Return Kubernetes' API, None where there is no access."""
+        ...
+
+    def stream(self, path: str) -> Any:
+        """Yield an answer's body as it comes."""
+        ...
+
+    def url_of(self, run_id: str) -> str | None:
+        """Return the run's page."""
+        ...
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads runs over one connection; remembers what cannot change."""
+
+    connection: Connection
+    api: Api
+    env: str
+    namespaces: tuple[str, ...]
+    """Where the pods of a run may be, the likeliest first: KFP's own for one user, else the profile's."""
+    _quiet_until: float = 0.0
+    _words: dict[str, str] = field(default_factory=dict)
+
+    def run(self, run_id: str, *, cancel_requested: bool = False) -> Run:
+        """Return the run as all sources together know it."""
+        document = self.api.run(run_id)
+        state = run_state(document, cancel_requested=cancel_requested)
+        metadata, down = self.metadata(run_id)
+        sources = Sources(
+            run=document,
+            spec=self.api.spec_of(document),
+            metadata=metadata,
+            metadata_down=down,
+            cancel_requested=cancel_requested,
+            env=self.env,
+            url=self.connection.url_of(run_id),
+        )
+        if state in TERMINAL_RUN_STATES and state is not RunState.FAILED:
+            return join(sources)
+        pods, warnings = self._pods(run_id, metadata)
+        sources = replace(sources, pods=pods, warnings=warnings)
+        seen = join(sources)
+        words = self._last_words(run_id, seen)
+        return join(replace(sources, logs=words)) if words else seen
+
+    def metadata(self, run_id: str) -> tuple[RunMetadata | None, bool]:
+        """Return what ML Metadata has of a run, and whether it could not be asked."""
+        if time.monotonic() < self._quiet_until:
+            return None, True
+        try:
+            return self.connection.metadata().read(run_id), False
+        except EvctlError:
+            self._quiet_until = time.monotonic() + METADATA_PAUSE_S
+            return None, True
+
+    def _pods(
+        self, run_id: str, metadata: RunMetadata | None
+    ) -> tuple[tuple[pod_reader.Pod, ...] | None, tuple[str, ...]]:
+        """Return the run's pods; what cannot be learnt is said, and is no failure of ours."""
+        kubernetes = self.connection.kubernetes()
+        if kubernetes is None:
+            return None, ()
+        selector = f"{pod_reader.RUN_LABEL}={run_id}"
+        known = [e.namespace for e in metadata.executions if e.namespace] if metadata else []
+        said: str | None = None
+        for namespace in dict.fromkeys((*known[-1:], *self.namespaces)):
+            try:
+                items = kubernetes.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items")
+                if items:
+                    return pod_reader.read(items, self._events(kubernetes, namespace, items)), ()
+            except EvctlError as error:
+                said = said or f"pods in {namespace} cannot be read, so why one does not start is not known: {error}"
+        return (None, (said,)) if said else ((), ())
+
+    def _events(self, kubernetes: Any, namespace: str, items: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        waiting = [pod["metadata"]["name"] for pod in items if (pod.get("status") or {}).get("phase") == "Pending"]
+        found: list[Mapping[str, Any]] = []
+        for name in waiting[-EVENTS_OF:]:
+            selector = f"involvedObject.name={name}"
+            try:
+                answer = kubernetes.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector)
+            except EvctlError:  # events want a right of their own; the pod's status still says most
+                break
+            found += answer.get("items") or ()
+        return found
+
+    def _last_words(self, run_id: str, run: Run) -> dict[str, str]:
+        """Return the line that says why, by pod, of the tasks that failed."""
+        failed = [t.pod for t in run.tasks if t.kind == "task" and t.state is TaskState.FAILED and t.pod]
+        for pod in failed:
+            if pod in self._words:
+                continue
+            try:
+                words = pod_reader.last_words(self._tail(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"))
+            except EvctlError:  # an archive is not always kept
+                continue
+            if words:
+                self._words[pod] = words
+        return {pod: self._words[pod] for pod in failed if pod in self._words}
+
+    def _tail(self, path: str) -> str:
+        kept = b""
+        for chunk in self.connection.stream(path):
+            kept = (kept + chunk)[-WORDS_BYTES:]
+        return kept.decode(errors="replace")
