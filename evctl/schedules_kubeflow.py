@@ -44,8 +44,9 @@ class Target:
 class RecurringRuns:
     """The recurring runs of one environment."""
 
-    def __init__(self, connection: Requests, profile: Profile) -> None:
-        self.connection, self.profile = connection, profile
+    def __init__(self, connection: Requests, profile: Profile, scope: Mapping[str, str] | None = None) -> None:
+        # a server for one user refuses a namespace, one for many wants it
+        self.connection, self.profile, self.scope = connection, profile, dict(scope or {})
         self.prefix = f"evctl {profile.name} "
 
     def standing(self) -> tuple[Standing, ...]:
@@ -53,7 +54,7 @@ class RecurringRuns:
         found: list[Mapping[str, Any]] = []
         token = ""
         while True:
-            query = {"page_size": PAGE, "namespace": self.profile.namespace, "page_token": token}
+            query = {"page_size": PAGE, "page_token": token, **self.scope}
             answer = self.connection.request("GET", API, query={key: value for key, value in query.items() if value})
             found += answer.get("recurringRuns") or ()
             token = answer.get("next_page_token") or ""
@@ -105,7 +106,7 @@ class RecurringRuns:
         config: dict[str, Any] = {"parameters": dict(schedule.parameters)}
         if settings.pipeline_root:
             config["pipeline_root"] = settings.pipeline_root
-        body = {
+        body: dict[str, Any] = {
             "display_name": self.prefix + schedule.name,
             "description": f"declared in profile {self.profile.name}; evctl schedule apply",
             "pipeline_version_reference": {
@@ -118,7 +119,7 @@ class RecurringRuns:
             "max_concurrency": str(schedule.max_concurrency),
             "no_catchup": not schedule.catchup,
             "experiment_id": target.experiment_id,
-            "namespace": self.profile.namespace,
+            **self.scope,
         }
         if settings.service_account:
             body["service_account"] = settings.service_account

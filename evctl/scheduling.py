@@ -7,12 +7,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evctl.errors import UnavailableError
 from evctl.profile import Profile
 from evctl.schedules import Schedule, Standing, Step, place_of, require
 from evctl.schedules_kubeflow import RecurringRuns, Target
 from evctl.schedules_local import Crontab
+
+if TYPE_CHECKING:
+    from evctl.backends.kubeflow.backend import KubeflowBackend
 
 
 def apply(profile: Profile, wanted: Sequence[Schedule], *, prune: bool) -> tuple[Step, ...]:
@@ -39,7 +43,7 @@ def apply(profile: Profile, wanted: Sequence[Schedule], *, prune: bool) -> tuple
             with tempfile.TemporaryDirectory() as folder:
                 package = Path(folder) / "pipeline.yaml"
                 compiled.write(package)
-                target = _target(profile, package, compiled.digest)
+                target = Target(*_backend(profile).version_ids(package, compiled.digest))
         steps += _recurring(profile).apply(there, target, prune=prune)
     if here or prune or profile.backend == "local":
         steps += Crontab(profile.name).apply(here, prune=prune)
@@ -73,12 +77,11 @@ def delete(profile: Profile, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _recurring(profile: Profile) -> RecurringRuns:
-    from evctl.backends.kubeflow.connect import connect
+    backend = _backend(profile)
+    return RecurringRuns(backend.connection, profile, backend.api.scope())
 
-    return RecurringRuns(connect(profile), profile)
 
-
-def _target(profile: Profile, package: Path, digest: str) -> Target:
+def _backend(profile: Profile) -> KubeflowBackend:
     from evctl.backends.kubeflow.backend import KubeflowBackend
 
-    return Target(*KubeflowBackend(profile).version_ids(package, digest))
+    return KubeflowBackend(profile)
