@@ -45,6 +45,9 @@ def build(path, timeout, retries, backoff, loop):
         with dsl.ExitHandler(end):
             done = make(step)(script=script, marks=marks).set_retry(retries, backoff_duration=backoff)
             kubernetes.set_timeout(done, timeout)
+            done.set_env_variable("ENVIRONMENT", "small")
+            kubernetes.use_secret_as_volume(done, secret_name="telemetry", mount_path="/secrets")
+            kubernetes.use_secret_as_env(done, secret_name="telemetry", secret_key_to_env={"KEY": "FROM_SECRET"})
             with dsl.If(done.outputs["Output"] >= threshold):
                 make(inner)(value=done.outputs["Output"], last=last_script)
             if loop:

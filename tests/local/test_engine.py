@@ -18,6 +18,7 @@ from evctl.backends.local.recorder import Recorder
 from evctl.backends.local.steps import Step
 from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError, UsageError
 from evctl.index import IndexEntry, RunIndex
+from evctl.secrets_local import LocalSecrets
 from tests.local.conftest import Engine
 
 pytestmark = pytest.mark.local
@@ -279,3 +280,31 @@ def test_the_exit_handler_of_a_cancelled_run_has_a_deadline_for_all_its_attempts
     assert tracker.run_attempt(["sh", "-c", "sleep 60"]) == 1
     assert recorder.attempts("last") == 1
     assert time.monotonic() - started < 8
+
+
+def test_a_step_has_its_environment_and_its_secrets_as_in_a_pod_and_they_are_gone_after_the_run(engine: Engine) -> None:
+    LocalSecrets().apply("telemetry", {"KEY": "s3cr3t"})
+    look = (
+        "[Path(marks, 'seen').write_text('|'.join([os.environ['ENVIRONMENT'], os.environ['FROM_SECRET'],"
+        " os.environ['EV_SECRETS_DIR'], Path(os.environ['EV_SECRETS_DIR'], 'KEY').read_text(),"
+        " oct(Path(os.environ['EV_SECRETS_DIR'], 'KEY').stat().st_mode)])), 0.9][1]"
+    )
+    run = engine.run(look)
+    assert run.state is RunState.SUCCEEDED, run.reason
+    environment, variable, folder, content, mode = (engine.marks / "seen").read_text().split("|")
+    assert (environment, variable, content, mode) == ("small", "s3cr3t", "s3cr3t", "0o100600")
+    assert not Path(folder).exists()
+    run_folder = engine.backend.home / "runs" / run.run_id
+    assert not any(b"s3cr3t" in path.read_bytes() for path in run_folder.rglob("*") if path.is_file())
+
+
+def test_a_users_own_secrets_folder_is_used_as_it_is(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "KEY").write_text("own")
+    monkeypatch.setenv("EV_SECRETS_DIR", str(tmp_path / "mine"))
+    run = engine.run("[Path(marks, 'seen').write_text(Path(os.environ['EV_SECRETS_DIR'], 'KEY').read_text()), 0.9][1]")
+    assert run.state is RunState.SUCCEEDED, run.reason
+    assert (engine.marks / "seen").read_text() == "own"
+    assert (tmp_path / "mine" / "KEY").exists()
