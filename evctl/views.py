@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from evctl.backends.base import Experiment, Outputs, Run, RunState, RunSummary, TaskState, TaskStatus
+from evctl.backends.base import Artifact, Experiment, Outputs, Run, RunState, RunSummary, TaskState, TaskStatus
 from evctl.output import columns
 
 SIGNS = {
@@ -142,12 +142,19 @@ def outputs_lines(outputs: Outputs) -> Iterator[str]:
             (
                 f"  {each.task}.{each.name}",
                 each.type,
-                f"{each.size_bytes:,} B" if each.size_bytes is not None else "gone",
+                _size(each),
                 each.uri,
             )
             for each in outputs.artifacts
         ]
     )
+
+
+def _size(artifact: Artifact) -> str:
+    if artifact.size_bytes is not None:
+        return f"{artifact.size_bytes:,} B"
+    # a remote store may not have told, and KFP writes no file for metrics
+    return "-" if "://" in artifact.uri and not artifact.uri.startswith("file://") else "gone"
 
 
 def experiments_lines(experiments: Sequence[Experiment]) -> list[str]:
