@@ -230,11 +230,17 @@ def verify(folder: Path) -> Manifest:
 
 
 def load(folder: Path) -> LoadedBundle:
-    """Verify a bundle, load its model and check its golden rows."""
+    """Verify a bundle, load its model and check its golden rows. BundleError, whatever is wrong with it."""
     import joblib
 
     manifest = verify(folder)
-    loaded = LoadedBundle(manifest, joblib.load(folder / MODEL))
+    try:
+        loaded = LoadedBundle(manifest, joblib.load(folder / MODEL))
+    except Exception as error:  # a pickle may raise anything
+        raise BundleError(
+            f"{MODEL} is the recorded file, and cannot be loaded: {type(error).__name__}: {error}",
+            hint="use the image it was trained in, or train again",
+        ) from error
     check_golden(loaded, folder)
     return loaded
 
@@ -244,12 +250,16 @@ def check_golden(loaded: LoadedBundle, folder: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    wanted = json.loads((folder / GOLDEN).read_text())
-    rows = pd.DataFrame(wanted["rows"], columns=wanted["features"], dtype=float)
-    answer = loaded.model.predict_proba(rows)
-    worst = float(np.abs(answer - np.asarray(wanted["probabilities"])).max())
-    if not worst <= wanted["tolerance"]:
-        raise GoldenMismatch(f"golden rows differ by {worst:.2g}, {wanted['tolerance']:.2g} is allowed")
+    try:
+        wanted = json.loads((folder / GOLDEN).read_text())
+        rows = pd.DataFrame(wanted["rows"], columns=wanted["features"], dtype=float)
+        answer = loaded.model.predict_proba(rows)
+        worst = float(np.abs(answer - np.asarray(wanted["probabilities"])).max())
+        allowed = float(wanted["tolerance"])
+    except Exception as error:  # the model's own code runs here
+        raise GoldenMismatch(f"the golden rows cannot be answered: {type(error).__name__}: {error}") from error
+    if not worst <= allowed:
+        raise GoldenMismatch(f"golden rows differ by {worst:.2g}, {allowed:.2g} is allowed")
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 NUMERIC = frozenset({"FP64", "FP32", "FP16", *(f"{s}INT{n}" for s in ("", "U") for n in (8, 16, 32, 64))})
 MAX_ROWS = 100_000
 """Rows of one request; more would keep every other client waiting."""
+LARGEST = float(np.finfo(np.float32).max)
+"""Trees look at float32: beyond it scikit-learn refuses the whole batch, other clients' rows too."""
+PLAIN = frozenset({int, float, type(None)})
 
 
 class BadInput(ValueError):
@@ -23,6 +27,7 @@ class Schema:
     def __init__(self, features: Sequence[Mapping[str, Any]]) -> None:
         self.names = tuple(str(each["name"]) for each in features)
         self._nullable = frozenset(str(each["name"]) for each in features if each.get("nullable"))
+        self._may_be_null = np.array([name in self._nullable for name in self.names])
 
     def matrix(self, rows: Any) -> np.ndarray:
         """Return rows (lists in order, or objects by name) as float64, shape (rows, features)."""
@@ -66,11 +71,15 @@ class Schema:
             raise BadInput(f"{where}: feature {extra[0]} is not known to the model")
 
     def _checked(self, rows: list[list[Any]]) -> np.ndarray:
-        out = np.empty((len(rows), len(self.names)))
-        for i, row in enumerate(rows):
-            for j, value in enumerate(row):
-                out[i, j] = self._number(value, self.names[j], i)
-        return out
+        flat = [value for row in rows for value in row]
+        if set(map(type, flat)) <= PLAIN:
+            with contextlib.suppress(OverflowError):
+                out = np.array(flat, dtype=float).reshape(len(rows), len(self.names))
+                empty = np.isnan(out)
+                if (empty <= self._may_be_null).all() and (empty | (np.abs(out) <= LARGEST)).all():
+                    return out
+        # something is wrong, or of an odd type: value by value, to tell which
+        return np.array([[self._number(v, self.names[j], i) for j, v in enumerate(row)] for i, row in enumerate(rows)])
 
     def _number(self, value: Any, name: str, row: int) -> float:
         if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -83,8 +92,8 @@ class Schema:
             number = float(value)
         except OverflowError:
             number = math.inf
-        if math.isinf(number):
-            raise BadInput(f"feature {name} is not finite in row {row}")
+        if abs(number) > LARGEST:
+            raise BadInput(f"feature {name} is not finite in row {row}, or too large")
         return number
 
 
@@ -131,8 +140,8 @@ def _flat(given: Any, shape: tuple[int, ...]) -> list[Any]:
         data = given.data if given.data else given.as_numpy().ravel().tolist()
     except Exception as error:
         raise BadInput(f"input {given.name} has no readable data") from error
-    if data and isinstance(data[0], list):
-        data = [value for row in data for value in (row if isinstance(row, list) else [row])]
+    if len(given.shape) == 2 and data and all(isinstance(row, list) for row in data):
+        data = [value for row in data for value in row]
     if len(data) != _size(shape):
         raise BadInput(f"input {given.name} has {len(data)} values, its shape {list(given.shape)} says {_size(shape)}")
     return list(data)

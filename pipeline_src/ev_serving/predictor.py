@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ SCORES = Histogram(
     ["model_name", "model_version"],
     buckets=tuple(n / 10 for n in range(1, 11)),
 )
+INLINE_ROWS, INLINE_VALUES = 200, 7000
+"""Requests up to this size are checked on the event loop: a thread would cost more than the checking."""
 
 
 class Predictor(Model):  # type: ignore[misc]
@@ -46,6 +48,24 @@ class Predictor(Model):  # type: ignore[misc]
         self.ready = True
         return self.ready
 
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Return V2's description of the inputs: one a feature, in the model's order."""
+        return [{"name": name, "datatype": "FP64", "shape": [-1]} for name in self._schema.names]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Return V2's description of the answer."""
+        width = len(self.bundle.manifest.classes)
+        return [
+            {"name": "class", "datatype": "BYTES", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP64", "shape": [-1, width]},
+            {"name": "classes", "datatype": "BYTES", "shape": [width]},
+            {"name": "thresholds", "datatype": "FP64", "shape": [width]},
+        ]
+
+    async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
+        """Refuse: there is no explainer."""
+        raise InvalidInput("the model explains nothing; ask :predict")
+
     def validate(self, payload: Any) -> Any:
         """Leave checking to `predict`, which names the feature."""
         return payload
@@ -58,12 +78,7 @@ class Predictor(Model):  # type: ignore[misc]
     ) -> Any:
         """Answer a V1 document or a V2 request. InvalidInput (400) for whatever the schema does not allow."""
         try:
-            if isinstance(payload, InferRequest):
-                rows = matrix_of(self._schema, payload.inputs)
-            elif isinstance(payload, dict) and isinstance(payload.get("instances"), list):
-                rows = self._schema.matrix(payload["instances"])
-            else:
-                raise BadInput('a V1 request is {"instances": [rows]}')
+            rows = await asyncio.to_thread(self._rows, payload) if _large(payload) else self._rows(payload)
         except BadInput as error:
             raise InvalidInput(str(error)) from error
         answer = await self._batch(rows)
@@ -73,6 +88,13 @@ class Predictor(Model):  # type: ignore[misc]
             self._counters[name].inc()
             self._scores.observe(float(score))
         return self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
+
+    def _rows(self, payload: Any) -> np.ndarray:
+        if isinstance(payload, InferRequest):
+            return matrix_of(self._schema, payload.inputs)
+        if isinstance(payload, dict) and isinstance(payload.get("instances"), list):
+            return self._schema.matrix(payload["instances"])
+        raise BadInput('a V1 request is {"instances": [rows]}')
 
     def _v1(self, answer: np.ndarray, best: list[str]) -> dict[str, Any]:
         manifest = self.bundle.manifest
@@ -103,10 +125,17 @@ class Predictor(Model):  # type: ignore[misc]
         )
 
 
+def _large(payload: Any) -> bool:
+    if isinstance(payload, InferRequest):
+        return sum(len(each.data or ()) for each in payload.inputs) > INLINE_VALUES
+    rows = payload.get("instances") if isinstance(payload, dict) else None
+    return isinstance(rows, list) and len(rows) > INLINE_ROWS
+
+
 def _probabilities(bundle: LoadedBundle, rows: np.ndarray) -> np.ndarray:
     # the schema has been checked: without a frame scikit-learn has no names to compare, a third of a row's time
-    with warnings.catch_warnings(), config_context(skip_parameter_validation=True, assume_finite=False):
-        warnings.simplefilter("ignore")
+    # (its warning about that is off for the whole process; `catch_warnings` is not for threads)
+    with config_context(skip_parameter_validation=True, assume_finite=False):
         return np.asarray(bundle.model.estimator.predict_proba(rows))
 
 
