@@ -1,0 +1,128 @@
+"""A cluster's service on a loopback port, through the Kubernetes API: what `kubectl port-forward` does, without it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Any
+
+from evctl.errors import EvctlError, NotFoundError, UnavailableError
+from evctl.kube import KubeApi
+
+CHUNK = 1 << 16
+
+
+class Forward:
+    """Listens on 127.0.0.1 and carries each connection to a ready pod of a service.
+
+    The pod is looked up for each connection, so one that goes away costs only what it carried.
+
+    Args:
+        port: the service's port.
+    """
+
+    def __init__(self, api: KubeApi, namespace: str, service: str, port: int) -> None:
+        self.api, self.namespace, self.service, self.port = api, namespace, service, port
+        self.reason: EvctlError | None = None
+        """Why the last connection could not be carried."""
+        # asked now, so that a missing service or right is told before anything is sent
+        target(api, namespace, service, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._closed = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        """Return `host:port` on this machine."""
+        host, port = self._listener.getsockname()[:2]
+        return f"{host}:{port}"
+
+    def close(self) -> None:
+        """Stop listening; connections that are open end with their peers."""
+        self._closed = True
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                here, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(here,), daemon=True).start()
+
+    def _carry(self, here: socket.socket) -> None:
+        try:
+            pod, port = target(self.api, self.namespace, self.service, self.port)
+            there = _open(self.api, self.namespace, pod, port)
+        except EvctlError as error:
+            self.reason = error
+            here.close()
+            return
+        back = threading.Thread(target=_pump, args=(there, here), daemon=True)
+        back.start()
+        _pump(here, there)
+        back.join()
+        for each in (here, there):
+            each.close()
+
+
+def target(api: KubeApi, namespace: str, service: str, port: int) -> tuple[str, int]:
+    """Return (pod, its port) behind a service's port. UnavailableError when no pod is ready."""
+    where = f"{namespace}/{service}"
+    found = api.get(f"/api/v1/namespaces/{namespace}/services/{service}")["spec"]
+    known = [each for each in found.get("ports") or () if each.get("port") == port]
+    if not known:
+        raise NotFoundError(f"service {where} has no port {port}")
+    selector = ",".join(f"{key}={value}" for key, value in (found.get("selector") or {}).items())
+    if not selector:
+        raise UnavailableError(f"service {where} selects no pods, so no port can be forwarded to it")
+    pods = api.list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+    ready = [pod for pod in pods if _is_ready(pod)]
+    if not ready:
+        raise UnavailableError(
+            f"no pod of service {where} is ready ({len(pods)} there)",
+            hint=f"kubectl -n {namespace} get pods -l {selector}",
+        )
+    return str(ready[0]["metadata"]["name"]), _number(known[0].get("targetPort", port), ready[0], port)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    leaving = (pod.get("metadata") or {}).get("deletionTimestamp")
+    return not leaving and any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+
+
+def _number(wanted: Any, pod: dict[str, Any], port: int) -> int:
+    if isinstance(wanted, int):
+        return wanted
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        for each in container.get("ports") or ():
+            if each.get("name") == wanted:
+                return int(each["containerPort"])
+    return port
+
+
+def _open(api: KubeApi, namespace: str, pod: str, port: int) -> Any:
+    from kubernetes import client, stream
+    from kubernetes.client.rest import ApiException
+
+    core = client.CoreV1Api(api.client)
+    try:
+        carried = stream.portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        found = carried.socket(port)
+        found.setblocking(True)
+    except (ApiException, OSError, ValueError) as error:
+        raise UnavailableError(
+            f"no port can be forwarded to pod {namespace}/{pod}: {type(error).__name__}",
+            hint="create on pods/portforward is needed: evctl doctor",
+        ) from error
+    return found
+
+
+def _pump(source: Any, sink: Any) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(CHUNK):
+            sink.sendall(chunk)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

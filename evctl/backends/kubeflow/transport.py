@@ -1,0 +1,273 @@
+"""One policy for every request to the KFP API, ours and kfp's own: limits, retries, login, and what errors mean.
+
+A request that may have had an effect is never sent twice here: whoever submits looks first whether it arrived.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+
+from evctl.backends.kubeflow.auth import Auth
+from evctl.errors import (
+    ConflictError,
+    EvctlError,
+    FailedError,
+    NotAllowedError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+    trim,
+)
+
+CONNECT_TIMEOUT_S = 2.0
+CONNECT_TRIES = 2
+"""Twice two seconds: a dead endpoint is told within 5 s."""
+RETRIED = frozenset({429, 500, 502, 503, 504})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+STREAM_QUIET_S = 120.0
+"""How long a followed log may say nothing before its connection is taken for dead."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
+
+
+class Transport:
+    """Requests to one server.
+
+    Args:
+        base: URL of the API. timeout_s: for one request. deadline_s: for one request with its retries.
+        ca_file: PEM file of the authority that signed the server's certificate; None is the system's.
+    """
+
+    def __init__(
+        self, base: str, auth: Auth, *, timeout_s: float = 10.0, deadline_s: float = 60.0, ca_file: str | None = None
+    ) -> None:
+        self.base, self.auth = base.rstrip("/"), auth
+        self.timeout_s, self.deadline_s = timeout_s, deadline_s
+        self.skew_s: float | None = None
+        """The server's clock minus ours at the last answer, in seconds; None where it said nothing."""
+        self._pool = urllib3.PoolManager(maxsize=8, retries=False, **_verified(ca_file))
+
+    def json(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+        """Return the answer's document."""
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        return json.loads(self.send(method, _url(path, query), body=content, headers=headers, document=True).data)
+
+    def stream(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+        """Yield an answer's body as it comes. UnavailableError when it is cut off."""
+        answer = self.send("GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S)
+        try:
+            yield from answer.stream(amt=1 << 16)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise UnavailableError(f"{self.base} broke off in the middle: {type(error).__name__}") from error
+        finally:
+            answer.close()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        document: bool = False,
+        preload: bool = True,
+        read_s: float | None = None,
+        **content: Any,
+    ) -> Any:
+        """Send a request and return the response, which is a success.
+
+        Args:
+            url: a path, or the whole URL. document: the body must be a JSON document that is not null.
+            content: `body`, or `fields` with `encode_multipart`, as urllib3 takes them.
+
+        Raises:
+            UnavailableError: no answer, or none that is whole; a submission may have arrived all the same.
+            NotAllowedError, NotFoundError, ConflictError, UsageError: the server's own refusals.
+        """
+        attempt = _Attempt(method, url if "://" in url else self.base + url, time.monotonic() + self.deadline_s)
+        while True:
+            try:
+                answer = self._once(attempt, {**(headers or {}), **self.auth.headers()}, preload, read_s, content)
+            except EvctlError as error:
+                attempt.or_raise(error)
+                continue
+            if answer.status == 401 or _is_login(answer, document=document):
+                if attempt.renewed or not self.auth.renew():
+                    raise NotAllowedError(f"{self.base} does not accept the login", hint=self.auth.what_to_do())
+                attempt.renewed = True
+                continue
+            if answer.status in RETRIED:
+                refusal = explained(method, url, answer)
+                attempt.or_raise(refusal, after=_retry_after(answer), processed=answer.status != 429)
+                continue
+            if answer.status >= 300:
+                raise explained(method, url, answer)
+            if document and not _is_document(answer.data):
+                attempt.or_raise(UnavailableError(f"{self.base} answered {urlsplit(url).path} with no document"))
+                continue
+            return answer
+
+    def _once(
+        self, attempt: _Attempt, headers: dict[str, str], preload: bool, read_s: float | None, content: dict[str, Any]
+    ) -> Any:
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_s or self.timeout_s)
+        attempt.sent = False
+        try:
+            answer = self._pool.request(
+                attempt.method,
+                attempt.url,
+                headers=headers,
+                timeout=timeout,
+                redirect=False,
+                retries=False,
+                preload_content=preload,
+                **content,
+            )
+        except urllib3.exceptions.SSLError as error:
+            attempt.hopeless = True
+            raise UnavailableError(
+                f"the certificate of {self.base} is not trusted: {trim(str(error), 120)}",
+                hint="set kubeflow.ca_file to the authority's PEM file",
+            ) from error
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+            attempt.unconnected += 1
+            raise UnavailableError(
+                f"{self.base} does not answer", hint="is kubeflow.host right, and reachable from here? evctl doctor"
+            ) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            attempt.sent = True
+            raise UnavailableError(
+                f"{self.base} broke off: {_kind(error)}", hint="the same command again; evctl doctor"
+            ) from error
+        attempt.sent = True
+        self._note_clock(answer)
+        return answer
+
+    def _note_clock(self, answer: Any) -> None:
+        try:
+            theirs = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return
+        self.skew_s = theirs - time.time()
+
+
+class _Attempt:
+    """One request through its retries."""
+
+    def __init__(self, method: str, url: str, end: float) -> None:
+        self.method, self.url, self.end = method, url, end
+        self.pause, self.unconnected = FIRST_PAUSE_S, 0
+        self.renewed = self.sent = self.hopeless = False
+
+    def or_raise(self, error: EvctlError, *, after: float | None = None, processed: bool = True) -> None:
+        """Wait for the next try, or raise: too late, pointless, or perhaps already done."""
+        lost = self.sent and processed and self.method not in SAFE
+        wait = after if after is not None else self.pause * random.uniform(0.8, 1.2)
+        given_up = self.unconnected >= CONNECT_TRIES or self.hopeless or lost
+        if given_up or time.monotonic() + wait > self.end:
+            raise error
+        time.sleep(wait)
+        self.pause = min(2 * self.pause, MAX_PAUSE_S)
+
+
+class PolicyPool:
+    """Stands where kfp's generated client keeps its connection pool, so that its requests follow the policy too."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        preload_content: bool = True,
+        timeout: Any = None,
+        **content: Any,
+    ) -> Any:
+        """Send what urllib3's own pool would; `timeout` is the policy's."""
+        return self._transport.send(method, url, headers=headers, preload=preload_content, **content)
+
+
+def _verified(ca_file: str | None) -> dict[str, Any]:
+    if ca_file is None:
+        return {}
+    from pathlib import Path
+
+    if not Path(ca_file).is_file():
+        raise NotFoundError(f"there is no CA file {ca_file}", hint="see kubeflow.ca_file in the profile")
+    return {"ca_certs": ca_file, "cert_reqs": "CERT_REQUIRED"}
+
+
+def _url(path: str, query: Mapping[str, Any] | None) -> str:
+    given = {key: value for key, value in (query or {}).items() if value is not None}
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(given)}" if given else path
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return "no answer in time"
+    return type(error).__name__
+
+
+def _is_login(answer: Any, *, document: bool) -> bool:
+    """Whether this is a login page: where a proxy sends who is not logged in, or what it shows in the answer's place."""
+    if answer.status in (301, 302, 303, 307, 308):
+        return True
+    kind = str(answer.headers.get("Content-Type") or "")
+    return bool(document and answer.status == 200 and kind.startswith("text/html"))
+
+
+def _is_document(data: bytes) -> bool:
+    try:
+        return json.loads(data) is not None
+    except ValueError:
+        return False
+
+
+def _retry_after(answer: Any) -> float | None:
+    try:
+        return max(0.0, float(answer.headers.get("Retry-After")))
+    except (TypeError, ValueError):
+        return None
+
+
+def explained(method: str, url: str, answer: Any) -> EvctlError:
+    """Return one of our errors for what the KFP API (or a proxy before it) answers."""
+    said = trim(_words(answer), 300)
+    what = said or f"{method} {urlsplit(url).path}: HTTP {answer.status}"
+    if answer.status == 403:
+        return NotAllowedError(what, hint="evctl doctor lists the rights that are needed")
+    if answer.status == 404:
+        return NotFoundError(what, hint="evctl runs")
+    if answer.status == 409:
+        return ConflictError(what)
+    if answer.status == 400:
+        return UsageError(what)
+    if answer.status in RETRIED or answer.status >= 500:
+        return UnavailableError(f"the KFP API is not well: {what}", hint="the same command again; evctl doctor")
+    return FailedError(what)
+
+
+def _words(answer: Any) -> str:
+    """Return the server's own words: the innermost, which name the cause; never a stack trace or a page."""
+    try:
+        body = json.loads(answer.data)
+    except (ValueError, urllib3.exceptions.HTTPError):
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    details = body.get("details")
+    if isinstance(details, list):
+        for each in details:
+            if isinstance(each, dict) and each.get("message"):
+                return str(each["message"])
+    return str(body.get("message") or body.get("error_message") or body.get("error") or "")
