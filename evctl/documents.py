@@ -42,6 +42,9 @@ def run_document(run: Run) -> dict[str, Any]:
         },
         "model": {"version": run.model.version, "uri": run.model.uri} if run.model else None,
         "url": run.url,
+        "reason": run.reason,
+        "warnings": list(run.warnings),
+        "blocked_since": stamp(run.blocked_since),
     }
 
 

@@ -20,18 +20,26 @@ def show(snapshots: Iterable[Run]) -> Run:
 
 
 def _lines(snapshots: Iterable[Run]) -> Run:
-    told: dict[tuple[str, ...], tuple[TaskState, int]] = {}
+    told: dict[tuple[str, ...], tuple[TaskState, int, str | None]] = {}
+    warned: set[str] = set()
     last: Run | None = None
     for run in snapshots:
         if last is None:
-            say(header(run))
+            say(clean(header(run)))
+            if run.url:
+                say(clean(run.url))
         for task in run.tasks:
-            key, now = (*task.path, task.name), (task.state, task.attempts)
-            before = told.get(key, (TaskState.PENDING, 0))
+            # what keeps a task from starting is news; a note that changes is not
+            stuck = task.reason if task.state is TaskState.PENDING else None
+            key, now = (*task.path, task.name), (task.state, task.attempts, stuck)
+            before = told.get(key, (TaskState.PENDING, 0, None))
             if task.kind != "task" or before == now or before[0] in TERMINAL_TASK_STATES:
                 continue
             told[key] = now
             say(clean(task_line(task)))
+        for warning in (each for each in run.warnings if each not in warned):
+            warned.add(warning)
+            say(clean(f"  warning: {warning}"))
         last = run
     assert last is not None, "a run has at least one snapshot"
     for line in verdict_lines(last):
@@ -68,4 +76,7 @@ def _tree(run: Run) -> Group:
     bar = Table.grid()
     bar.add_row(ProgressBar(total=max(1, len(tasks)), completed=done, width=40), Text(f"  {done} of {len(tasks)}"))
     hint = Text(f"Ctrl-C leaves it running; evctl status {run.run_id[:8]} finds it again.", style="dim")
-    return Group(Text(clean(header(run)), style="bold"), *lines, *(() if run.finished else (bar, hint)))
+    where = [Text(clean(run.url), style="dim")] if run.url else []
+    said = [Text(clean(f"  warning: {warning}"), style="yellow") for warning in run.warnings]
+    top = Text(clean(header(run)), style="bold")
+    return Group(top, *where, *lines, *said, *(() if run.finished else (bar, hint)))

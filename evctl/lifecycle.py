@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evctl.backends.base import Backend, Run, RunRequest, RunState, TaskState
+from evctl.backends.base import GOOD_TASK_STATES, Backend, Run, RunRequest, RunState, TaskState
 from evctl.compiler import coerce, compile_profile
-from evctl.errors import DeadlineError, FailedError, RefusedError, UsageError
+from evctl.errors import DeadlineError, FailedError, RefusedError, UnavailableError, UsageError
 from evctl.profile import Profile
 
 OK, FAILED, REFUSED, NOT_FINISHED = 0, 1, 5, 8
 CANCEL_TIMEOUT_S = 60.0
+CLUSTER_CANCEL_TIMEOUT_S = 600.0
+"""A pod's grace, and then the exit handler's own pods, which may have to be pulled first."""
+LOCAL_POLL_S, CLUSTER_POLL_S = 0.3, 1.0
+REGISTER_TASKS = frozenset({"register_fault_model", "register"})
+COMMIT_VARIABLES = ("EV_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
 
 def exit_code_of(run: Run) -> int:
-    """Return 0 registered, 5 the gate refused, 1 failed or cancelled, 8 not finished."""
+    """Return 0 registered, 5 the gate refused, 1 failed or cancelled, 8 not finished.
+
+    The register task decides, since a refused run succeeds too; a pipeline without one is fine when it succeeded.
+    """
     if not run.finished:
         return NOT_FINISHED
     if run.state is not RunState.SUCCEEDED:
         return FAILED
-    return REFUSED if run.gate.decision == "refused" else OK
+    registering = {task.state for task in run.tasks if task.kind == "task" and task.name in REGISTER_TASKS}
+    if registering & GOOD_TASK_STATES or (run.tasks and not registering):
+        return OK
+    if run.gate.decision == "refused" or TaskState.SKIPPED in registering:
+        return REFUSED
+    return FAILED if registering else OK
 
 
 def run_name(profile: Profile, data_version: str, now: datetime | None = None) -> str:
@@ -58,34 +73,102 @@ def submit(
         raise UsageError(f"accuracy_threshold is a share between 0 and 1, not {threshold:g}")
     package = folder / "pipeline.yaml"
     compiled.write(package)
-    request = RunRequest(name or run_name(profile, version), package, compiled.digest, parameters, use_cache)
-    return backend.submit(request)
+    described = describe(profile) if profile.backend == "kubeflow" else ""
+    wanted = name or run_name(profile, version)
+    return backend.submit(RunRequest(wanted, package, compiled.digest, parameters, use_cache, described))
 
 
-def follow(backend: Backend, run_id: str, *, poll_s: float = 0.3, timeout_s: float | None = None) -> Iterator[Run]:
+def describe(profile: Profile) -> str:
+    """Return where a run or an upload comes from: a Kubeflow run has no labels, only a description."""
+    from evctl.backends.local.content import source_commit
+
+    commit = source_commit() or next((os.environ[name] for name in COMMIT_VARIABLES if os.environ.get(name)), "unknown")
+    digest = hashlib.sha256(profile.model_dump_json().encode()).hexdigest()[:12]
+    return f"commit {commit}, profile {profile.name} {digest}"
+
+
+def watch(profile: Profile, backend: Backend, run_id: str, *, timeout_s: float | None = None) -> Iterator[Run]:
+    """Follow a run at its engine's pace; one that cannot start is given up after the profile's `pending_timeout_s`."""
+    return follow(backend, run_id, poll_s=poll_of(profile), timeout_s=timeout_s, patience_s=profile.pending_timeout_s)
+
+
+def poll_of(profile: Profile) -> float:
+    """Return the seconds between two looks: a server is asked at most once a second."""
+    return LOCAL_POLL_S if profile.backend == "local" else max(CLUSTER_POLL_S, profile.poll_s)
+
+
+def follow(
+    backend: Backend,
+    run_id: str,
+    *,
+    poll_s: float = LOCAL_POLL_S,
+    timeout_s: float | None = None,
+    patience_s: float | None = None,
+) -> Iterator[Run]:
     """Yield the run now and at each poll until it has ended.
 
+    Args:
+        patience_s: how long nothing may be able to start; None waits for ever.
+
     Raises:
-        DeadlineError: it has not ended in time; it goes on.
+        DeadlineError: it has not ended in time; it goes on. FailedError: it cannot start. UnavailableError: nobody answers.
     """
+    short = run_id[:8]
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    waiting: tuple[object, float] = (None, 0.0)
     while True:
-        run = backend.get(run_id)
+        looked = time.monotonic()
+        try:
+            run = backend.get(run_id)
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"{error.message}; run {short} goes on without us", hint=f"evctl status {short} --watch"
+            ) from error
         yield run
         if run.finished:
             return
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineError(
-                f"run {run_id[:8]} has not ended after {timeout_s:g} s; it goes on",
-                hint=f"evctl status {run_id[:8]} --watch",
+                f"run {short} has not ended after {timeout_s:g} s; it goes on", hint=f"evctl status {short} --watch"
             )
-        time.sleep(poll_s)
+        # measured here: the cluster's clock may be an hour off
+        standing = standstill(run)
+        if standing != waiting[0]:
+            waiting = (standing, looked)
+        if standing is not None and patience_s is not None and time.monotonic() - waiting[1] >= patience_s:
+            raise FailedError(_why_stuck(run, patience_s), hint=f"evctl cancel {short}")
+        time.sleep(max(0.0, looked + poll_s - time.monotonic()))
 
 
-def cancel_and_wait(backend: Backend, run_id: str, *, timeout_s: float = CANCEL_TIMEOUT_S) -> Run:
+def standstill(run: Run) -> object | None:
+    """Return what a run is stuck at, None while it can move.
+
+    It is stuck while a pod cannot start, except for want of room that tasks of its own still take; and, where pods cannot be
+    seen, while tasks wait and none runs. It is another standstill once any task has moved.
+    """
+    tasks = [task for task in run.tasks if task.kind == "task"]
+    states = tuple((task.path, task.name, task.state) for task in tasks)
+    running = any(task.state is TaskState.RUNNING for task in tasks)
+    if run.blocked_since is not None:
+        reasons = [task.reason or "" for task in tasks if task.state is TaskState.PENDING and task.reason]
+        crowded = bool(reasons) and all(reason.startswith("Unschedulable") for reason in reasons)
+        return None if running and crowded else ("blocked", states)
+    waiting = any(task.state is TaskState.PENDING for task in tasks)
+    return ("waiting", states) if waiting and not running else None
+
+
+def _why_stuck(run: Run, patience_s: float) -> str:
+    blocked = next((warning for warning in run.warnings if "cannot start" in warning), None)
+    why = blocked or "no task of it runs, and its pods cannot be seen from here to say why"
+    return f"run {run.run_id[:8]} has been stuck for {patience_s:g} s: {why}; it goes on waiting"
+
+
+def cancel_and_wait(
+    backend: Backend, run_id: str, *, timeout_s: float = CANCEL_TIMEOUT_S, poll_s: float = LOCAL_POLL_S
+) -> Run:
     """Ask for a run's end and wait until it is CANCELED."""
     backend.cancel(run_id)
-    run = _last(follow(backend, run_id, timeout_s=timeout_s))
+    run = _last(follow(backend, run_id, timeout_s=timeout_s, poll_s=poll_s))
     if run.state is not RunState.CANCELED:
         raise FailedError(f"run {run_id[:8]} ended {run.state.value} before it could be cancelled")
     return run

@@ -277,3 +277,12 @@ class Backend(Protocol):
     def experiments(self) -> Sequence[Experiment]:
         """Return the experiments."""
         ...
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """An engine that others use too: it knows runs that were not started from here."""
+
+    def find(self, reference: str) -> Sequence[RunSummary]:
+        """Return the runs of a name, or whose id begins so, newest first."""
+        ...

@@ -23,6 +23,12 @@ def cancel(
 ) -> int:
     """End a run; its notification still runs."""
     found = resolve.run(run, env)
-    ended = lifecycle.cancel_and_wait(found.backend, found.run_id)
+    local = found.profile.backend == "local"
+    ended = lifecycle.cancel_and_wait(
+        found.backend,
+        found.run_id,
+        timeout_s=lifecycle.CANCEL_TIMEOUT_S if local else lifecycle.CLUSTER_CANCEL_TIMEOUT_S,
+        poll_s=lifecycle.poll_of(found.profile),
+    )
     emit(ended, output, run_lines, run_document, name=ended.run_id, quiet=quiet)
     return 0

@@ -26,7 +26,7 @@ def retry(
     """Rerun what failed under the same id and follow it."""
     found = resolve.run(run, env)
     moved = lifecycle.retry_and_check(found.backend, found.run_id)
-    ended = moved if detach else show(lifecycle.follow(found.backend, found.run_id))
+    ended = moved if detach else show(lifecycle.watch(found.profile, found.backend, found.run_id))
     if detach or output is not Format.table:
         emit(ended, output, run_lines, run_document, name=ended.run_id, quiet=quiet)
     return lifecycle.OK if detach else lifecycle.exit_code_of(ended)

@@ -48,7 +48,7 @@ def run(
         emit(started, output, lambda r: [r.run_id], run_document, name=run_id, quiet=quiet)
         return lifecycle.OK
     try:
-        ended = show(lifecycle.follow(backend, run_id, timeout_s=timeout))
+        ended = show(lifecycle.watch(profile, backend, run_id, timeout_s=timeout))
     except KeyboardInterrupt:
         say(f"\nrun {run_id[:8]} goes on; evctl status {run_id[:8]} finds it again, evctl cancel {run_id[:8]} ends it")
         raise

@@ -25,7 +25,8 @@ def status(
 ) -> int:
     """Show the task tree of a run, and why it failed."""
     found = resolve.run(run, env)
-    result = show(lifecycle.follow(found.backend, found.run_id)) if watch else found.backend.get(found.run_id)
+    look = lifecycle.watch(found.profile, found.backend, found.run_id)
+    result = show(look) if watch else next(look)
     if not watch or output is not Format.table:
         emit(result, output, run_lines, run_document, name=result.run_id, quiet=quiet)
     return lifecycle.exit_code_of(result)

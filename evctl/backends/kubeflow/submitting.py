@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,7 @@ from typing import Any
 from evctl.backends.base import PipelineVersion, RunRequest
 from evctl.backends.kubeflow.api import V2, Api, equals
 from evctl.backends.kubeflow.nodes import moment
-from evctl.errors import (
-    ConflictError,
-    EvctlError,
-    FailedError,
-    NotAllowedError,
-    NotFoundError,
-    UnavailableError,
-    UsageError,
-    trim,
-)
+from evctl.errors import ConflictError, EvctlError, UnavailableError
 from evctl.profile import PIPELINE_NAME, Profile
 
 POSTS = 3
@@ -188,15 +179,14 @@ class Submitter:
         tags = {"evctl-digest": digest[:32], "evctl-profile": self.profile.name}
         if commit:
             tags["evctl-commit"] = commit[1][:48]
-        with _explained():
-            client = self.connection.kfp_client()
-            made = client._upload_api.upload_pipeline_version(
-                str(package),
-                name=name,
-                pipelineid=pipeline,
-                description=f"{description}; digest {digest}".lstrip("; "),
-                tags=json.dumps(tags),
-            )
+        # kfp.Client's own method has no tags; what it speaks through is the connection's
+        made = self.connection.kfp_client()._upload_api.upload_pipeline_version(
+            str(package),
+            name=name,
+            pipelineid=pipeline,
+            description=f"{description}; digest {digest}".lstrip("; "),
+            tags=json.dumps(tags),
+        )
         return {
             "pipeline_id": made.pipeline_id,
             "pipeline_version_id": made.pipeline_version_id,
@@ -213,29 +203,3 @@ def digest_of(version: Mapping[str, Any]) -> str | None:
     """Return the digest that evctl wrote into a version's description."""
     found = _DIGEST.search(str(version.get("description") or ""))
     return found[1] if found else None
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what kfp's client raises into our own errors."""
-    from kfp_server_api.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ApiException as error:
-        kinds = {400: UsageError, 401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 409: ConflictError}
-        status = error.status or 0
-        kind = kinds.get(status, UnavailableError if status in (0, 429) or status >= 500 else FailedError)
-        raise kind(f"the KFP API refused an upload ({status}): {_said(error.body)}") from error
-    except HTTPError as error:
-        raise UnavailableError(f"an upload to the KFP API was cut off: {trim(str(error))}") from error
-
-
-def _said(body: Any) -> str:
-    """Return an upload error's first words: its details are a stack trace."""
-    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
-    with contextlib.suppress(ValueError, AttributeError):
-        known = json.loads(text)
-        text = str(known.get("error_message") or known.get("message") or text)
-    return trim(text)

@@ -1,0 +1,161 @@
+"""`evctl status` over real sockets: every recorded situation, with the API, ML Metadata and Kubernetes answering."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from evctl.backends.base import TaskState
+from tests.kubeflow.conftest import Kubeflow
+from tests.kubeflow.recorded import SITUATIONS
+from tests.kubeflow.test_join import ORDER, TABLE
+
+pytestmark = pytest.mark.kubeflow
+Evctl = Callable[..., tuple[int, str, str]]
+EXIT = {
+    "succeeded": 0, "cached": 0, "gate_refused": 5, "task_failed": 1, "retry_after_failure": 1, "terminated": 1,
+    "terminated_missing_secret": 1, "terminated_image_pull": 1, "running_unschedulable": 8, "missing_secret": 8,
+    "image_pull_error": 8, "retries_exhausted": 1,
+}  # fmt: skip
+BOOM = 'Traceback (most recent call last):\n  File "x.py", line 1\nRuntimeError: boom\n'
+
+
+def put(kubeflow: Kubeflow, name: str) -> str:
+    """Put a recorded situation on the server, with a log for each of its pods."""
+    kubeflow.profile()
+    run_id = kubeflow.world.recorded(name)
+    for pod in kubeflow.world.run(run_id).moment().pods:
+        kubeflow.world.logs[pod["metadata"]["name"]] = BOOM
+    return run_id
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_a_recorded_situation_gives_the_right_tree_exit_code_and_reason(
+    name: str, kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    state, states, attempts, gate, model, says = TABLE[name]
+    run_id = put(kubeflow, name)
+    code, out, err = evctl("status", run_id, "--env", "dev", "-o", "json")
+    document = json.loads(out)
+    order = ORDER if name != "retries_exhausted" else "train notify"
+    assert err == ""
+    assert code == EXIT[name]
+    assert document["state"] == state
+    assert [(t["name"], t["state"]) for t in document["tasks"]] == list(zip(order.split(), states, strict=True))
+    assert [t["attempts"] for t in document["tasks"]] == attempts
+    assert document["gate"]["decision"] == gate
+    assert (document["model"] or {}).get("uri") == model
+    reason = " ".join([document["reason"] or "", *document["warnings"]])
+    assert says.partition(": exit")[0] in reason
+    if state == "FAILED":
+        assert document["reason"].startswith("train: ") and "RuntimeError: boom" in document["reason"]
+        assert next(t for t in document["tasks"] if t["name"] == "train")["reason"] in document["reason"]
+    assert (document["blocked_since"] is not None) == (state == "RUNNING")
+    assert document["url"] == f"{kubeflow.api.url}/#/runs/details/{run_id}"
+    assert document["env"] == "dev"
+
+
+@pytest.mark.parametrize("name", ["succeeded", "cached", "gate_refused", "terminated"])
+def test_a_finished_run_costs_at_most_six_requests_and_the_version_is_asked_for_once(
+    name: str, kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    run_id = put(kubeflow, name)
+    for _ in range(2):
+        kubeflow.api.requests.clear()
+        kubeflow.mlmd.calls.clear()
+        evctl("status", run_id, "--env", "dev", "-o", "json")
+        if name != "terminated":  # FAILED in the API's words: its pods are asked for where there are any
+            assert len(kubeflow.api.requests) + len(kubeflow.mlmd.calls) <= 6, kubeflow.api.paths()
+    assert not any("/versions/" in path for path in kubeflow.api.paths())
+
+
+@pytest.mark.parametrize("name", sorted(set(SITUATIONS) - {"running_unschedulable"}))
+def test_without_ml_metadata_the_tree_is_told_and_that_it_is_missing(
+    name: str, kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    run_id = put(kubeflow, name)
+    kubeflow.mlmd.error = grpc.StatusCode.INTERNAL
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    document = json.loads(out)
+    assert code == EXIT[name]
+    assert document["state"] == TABLE[name][0]
+    assert any("ML Metadata does not answer" in warning for warning in document["warnings"])
+    assert document["gate"]["decision"] == TABLE[name][3]
+    if TABLE[name][0] != "RUNNING":
+        order = ORDER if name != "retries_exhausted" else "train notify"
+        told = {t["name"]: t["state"] for t in document["tasks"]}
+        assert told == dict(zip(order.split(), TABLE[name][1], strict=True))
+
+
+@pytest.mark.parametrize("name", ["missing_secret", "image_pull_error", "running_unschedulable", "task_failed"])
+def test_without_kubernetes_the_rest_is_still_told(
+    name: str, kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put(kubeflow, name)
+    monkeypatch.delenv("KUBECONFIG")
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    document = json.loads(out)
+    assert (code, document["state"]) == (EXIT[name], TABLE[name][0])
+    if name == "task_failed":
+        assert document["reason"] == "train: RuntimeError: boom"
+
+
+def test_a_run_that_was_not_started_from_here_is_found_by_beginning_name_and_latest(
+    kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    kubeflow.profile(experiment="recorded")
+    experiment = kubeflow.world.experiment("recorded")["experiment_id"]
+    kubeflow.world.recorded("task_failed", experiment=experiment)
+    run_id = kubeflow.world.recorded("succeeded", experiment=experiment)
+    for reference in (run_id, run_id[:8], "ok-1", "@last-good"):
+        code, out, err = evctl("status", reference, "--env", "dev", "-q")
+        assert (code, out.strip(), err) == (0, run_id, "")
+    assert evctl("status", "--env", "dev", "-q")[1].strip() == kubeflow.world.recorded("task_failed")
+    code, _, err = evctl("status", "nothing-of-the-sort", "--env", "dev")
+    assert code == 3 and "dev's server" in err
+
+
+def test_a_beginning_of_several_runs_is_refused_and_they_are_listed(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    kubeflow.profile()
+    for at in (1, 2):
+        kubeflow.world.recorded("succeeded", run_id=f"abcdef00-0000-4000-8000-00000000000{at}")
+    code, _, err = evctl("status", "abcdef", "--env", "dev")
+    assert code == 2 and "beginning of 2 runs" in err
+
+
+def test_a_run_of_a_deleted_version_is_shown_by_what_ran(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "terminated")
+    kubeflow.world.versions.clear()
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    document = json.loads(out)
+    told = {task["name"]: task["state"] for task in document["tasks"]}
+    assert code == 1 and document["state"] == "CANCELED"
+    assert told["ingest"] == TaskState.SUCCEEDED and told["train"] == TaskState.CANCELED
+    assert any("spec is gone" in warning for warning in document["warnings"])
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "a/b", "..", "a?b"])
+def test_a_reference_that_is_no_id_never_becomes_a_path(path: str, kubeflow: Kubeflow, evctl: Evctl) -> None:
+    kubeflow.profile()
+    code, _, _ = evctl("status", path, "--env", "dev")
+    assert code == 3
+    assert all(seen.path.startswith("/apis/v2beta1/") for seen in kubeflow.api.requests)
+
+
+def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "succeeded")
+    holes: dict[str, Any] = {"run_id": run_id, "state": None, "run_details": None, "runtime_config": None}
+
+    def answers(handler: Any, method: str, path: str) -> bool:
+        if path.endswith(run_id):
+            handler.reply(200, holes)
+            return True
+        return False
+
+    kubeflow.api.faults.append(answers)
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    assert code == 8 and json.loads(out)["state"] == "PENDING"
