@@ -175,7 +175,7 @@ class KubeApi:
             if answer.status >= 400:
                 raise explained("GET", path, answer.status, answer.read(), self.host)
             left = b""
-            for chunk in answer.stream(amt=None, decode_content=True):
+            while chunk := answer.read1(1 << 16):
                 *whole, left = (left + chunk).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
             if left:

@@ -64,7 +64,9 @@ class Transport:
         """Yield an answer's body as it comes. UnavailableError when it is cut off."""
         answer = self.send("GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S)
         try:
-            yield from answer.stream(amt=1 << 16)
+            # not stream(): that waits until a piece is full, and a followed log is slow
+            while piece := answer.read1(1 << 16):
+                yield piece
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise UnavailableError(f"{self.base} broke off in the middle: {type(error).__name__}") from error
         finally:
