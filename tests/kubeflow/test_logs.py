@@ -80,7 +80,7 @@ class World:
     def object_store_endpoint(self) -> str | None:
         return None
 
-    def stream(self, path: str) -> Iterator[bytes]:
+    def stream(self, path: str, *, deadline_s: float | None = None) -> Iterator[bytes]:
         self.asked.append(path)
         pod = path.partition("/nodes/")[2].partition("/log")[0]
         if pod not in self.archive:
@@ -155,7 +155,7 @@ def test_the_store_takes_up_an_archives_log_where_it_was_cut() -> None:
     store.objects = {"run/train/executor-logs-0": b"one\ntwo\nthree\n"}
 
     class Cut(World):
-        def stream(self, path: str) -> Iterator[bytes]:
+        def stream(self, path: str, *, deadline_s: float | None = None) -> Iterator[bytes]:
             yield b"one\ntw"
             raise UnavailableError("the connection was reset")
 

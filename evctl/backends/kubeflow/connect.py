@@ -68,9 +68,9 @@ class Connection:
             return b"".join(self.transport().stream(path, query=query))
         return self.transport().json(method, path, query=query, body=body)
 
-    def stream(self, path: str) -> Iterator[bytes]:
-        """Yield an answer's body as it comes."""
-        return self.transport().stream(path)
+    def stream(self, path: str, *, deadline_s: float | None = None) -> Iterator[bytes]:
+        """Yield an answer's body as it comes; `deadline_s` is for its beginning, None the profile's."""
+        return self.transport().stream(path, deadline_s=deadline_s)
 
     def kfp_client(self) -> Any:
         """Return a quiet `kfp.Client` whose requests follow our policy."""

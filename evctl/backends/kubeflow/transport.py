@@ -60,9 +60,15 @@ class Transport:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         return json.loads(self.send(method, _url(path, query), body=content, headers=headers, document=True).data)
 
-    def stream(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[bytes]:
-        """Yield an answer's body as it comes. UnavailableError when it is cut off."""
-        answer = self.send("GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S)
+    def stream(
+        self, path: str, *, query: Mapping[str, Any] | None = None, deadline_s: float | None = None
+    ) -> Iterator[bytes]:
+        """Yield an answer's body as it comes. UnavailableError when it is cut off.
+
+        Args:
+            deadline_s: for its beginning, where the caller has another place to look; None is the policy's.
+        """
+        answer = self.send("GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S, deadline_s=deadline_s)
         try:
             # not stream(): that waits until a piece is full, and a followed log is slow
             while piece := answer.read1(1 << 16):
@@ -81,6 +87,7 @@ class Transport:
         document: bool = False,
         preload: bool = True,
         read_s: float | None = None,
+        deadline_s: float | None = None,
         **content: Any,
     ) -> Any:
         """Send a request and return the response, which is a success.
@@ -93,7 +100,7 @@ class Transport:
             UnavailableError: no answer, or none that is whole; a submission may have arrived all the same.
             NotAllowedError, NotFoundError, ConflictError, UsageError: the server's own refusals.
         """
-        attempt = _Attempt(method, url if "://" in url else self.base + url, time.monotonic() + self.deadline_s)
+        attempt = _Attempt(method, url if "://" in url else self.base + url, time.monotonic() + (deadline_s or self.deadline_s))
         while True:
             try:
                 answer = self._once(attempt, {**(headers or {}), **self.auth.headers()}, preload, read_s, content)
