@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from evctl.errors import NotAllowedError, UnavailableError, trim
-from evctl.kube_errors import RETRIED, explained
+from evctl.kube_errors import RETRIED, Unreachable, explained
 
 CONNECT_TIMEOUT_S = 3.0
 """A dead API server is told within 5 s."""
@@ -161,8 +161,8 @@ class KubeApi:
                 if not again:
                     raise UnavailableError(f"{self.host} answered {path} with something else than JSON") from error
             except UnavailableError as error:
-                # refused connections are told at once; a reset or a slow answer may be the server's restart
-                if not again or "does not answer" in error.message:
+                # a reset or a slow answer may be the server's restart
+                if not again or isinstance(error, Unreachable):
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
@@ -204,12 +204,12 @@ class KubeApi:
                 preload_content=preload,
             )
         except urllib3.exceptions.SSLError as error:
-            raise UnavailableError(
+            raise Unreachable(
                 f"the certificate of {self.host} is not trusted: {trim(str(error), 120)}",
                 hint="the kubeconfig's certificate-authority must be the cluster's",
             ) from error
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
-            raise UnavailableError(
+            raise Unreachable(
                 f"the Kubernetes API at {self.host} does not answer", hint="kubectl cluster-info; evctl doctor"
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:

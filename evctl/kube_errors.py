@@ -15,6 +15,11 @@ from evctl.errors import (
     trim,
 )
 
+
+class Unreachable(UnavailableError):
+    """Nobody is there, or not who should be: asking again at once is pointless."""
+
+
 RETRIED = frozenset({429, 500, 502, 503, 504})
 """Statuses after which a read is asked again."""
 
