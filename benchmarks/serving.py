@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +18,17 @@ import time
 from pathlib import Path
 
 import httpx
+
+from ev_ml.bundle import content_digest
+from evctl import state
+from evctl.rollout.files import started_at
+from evctl.rollout.promotion import promote, rollback
+from evctl.rollout.registry import publish
+from evctl.rollout.serving import front
+from evctl.rollout.serving.golden import call
+from evctl.rollout.serving.local import LocalWorld
+from evctl.rollout.serving.processes import Process
+from evctl.rollout.target import ServiceTarget
 
 STOCK = """
 import sys, joblib, numpy as np, pandas as pd
@@ -67,22 +81,28 @@ def measure(url: str, body: dict[str, object], seconds: float) -> tuple[float, f
     return single[len(single) // 2] * 1e3, single[int(len(single) * 0.99)] * 1e3, rate
 
 
+def registered() -> Path:
+    """Return the newest bundle in this machine's own store; a run makes one."""
+    found = sorted(state.home().glob("store/models/*/*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise SystemExit("no model is registered here: make run, or name a bundle")
+    return found[-1].parent
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, nargs="?", help="else the last one this machine registered")
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()
+    options.bundle = options.bundle or registered()
     golden = json.loads((options.bundle / "golden.json").read_text())
     row = golden["rows"][0]
     body = {"inputs": [{"name": "rows", "shape": [1, len(row)], "datatype": "FP64", "data": row}]}
-    from evctl.rollout.serving import front
-    from evctl.rollout.serving.golden import call
-
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "token").write_text("t")
         own = [sys.executable, "-m", "ev_serving", "--bundle", str(options.bundle), "--name", "m"]
-        door = [sys.executable, "-m", front.__name__, "--port", "0", "--token-file", str(work / "token")]
+        door = [sys.executable, "-m", front.__name__, "--port", "0", "--name", "m", "--token-file", str(work / "token")]
         commands = [
             [sys.executable, "-c", STOCK, str(options.bundle), "18973"],
             [*own, "--announce", str(work / "own")],
@@ -94,17 +114,52 @@ def main() -> None:
             while not ((work / "own").exists() and (work / "front").exists()):
                 time.sleep(0.1)
             port = {name: int((work / name).read_text().split()[0]) for name in ("own", "front")}
-            call(port["front"], "POST", front.CONTROL, {"port": port["own"], "digest": "d"}, {"x-evctl-token": "t"})
+            server = Process(running[1].pid, started_at(running[1].pid), port["own"], "d", 1)
+            call(port["front"], "POST", front.CONTROL, server.to_json(), {"x-evctl-token": "t"})
+            figures = {}
             for name, where in (
                 ("stock", 18973),
                 ("evctl server alone", port["own"]),
                 ("evctl service", port["front"]),
             ):
-                p50, p99, rate = measure(f"http://127.0.0.1:{where}/v2/models/m/infer", body, options.seconds)
+                figures[name] = measure(f"http://127.0.0.1:{where}/v2/models/m/infer", body, options.seconds)
+                p50, p99, rate = figures[name]
                 print(f"{name:<20} p50 {p50:.2f} ms  p99 {p99:.2f} ms  8 clients {rate:.0f} req/s", flush=True)
         finally:
             for process in running:
                 process.kill()
+    stock, ours = figures["stock"], figures["evctl service"]
+    print(f"p50 {ours[0] / stock[0]:.2f} of stock (wanted: at most 1.00); p99 {ours[1] / stock[1]:.2f} of stock")
+    print(f"throughput at 8 clients {ours[2] / stock[2]:.2f} of stock (wanted: at least 1.30)")
+    swaps(options.bundle)
+
+
+def swaps(bundle: Path) -> None:
+    """Time promotions and rollbacks of two models in a service of our own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["EVCTL_HOME"] = folder
+        store = {"uri": f"{folder}/store"}
+        target = ServiceTarget("ev-battery-fault-classifier", "local", "local", store)
+        world = LocalWorld(target)
+        first = publish(bundle, store)
+        # the same model as another bundle: its drift reference differs by a space
+        other = Path(folder) / "other"
+        shutil.copytree(bundle, other)
+        reference = other / "reference.json"
+        reference.write_text(reference.read_text() + " ")
+        manifest = json.loads((other / "manifest.json").read_text())
+        manifest["files"]["reference.json"] = hashlib.sha256(reference.read_bytes()).hexdigest()
+        manifest["digest"] = content_digest(manifest["files"], tuple(manifest["features"]))
+        manifest["version"] = f"other-{manifest['digest'][:12]}"
+        (other / "manifest.json").write_text(json.dumps(manifest))
+        second = publish(other, store)
+        try:
+            promote(target, world, first.uri, by="bench")
+            up = promote(target, world, second.uri, by="bench").duration_s
+            back = rollback(target, world, by="bench").duration_s
+        finally:
+            world.stop()
+    print(f"promote {up:.1f} s (wanted: under 15), rollback {back:.1f} s (wanted: under 10)")
 
 
 if __name__ == "__main__":

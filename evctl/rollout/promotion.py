@@ -87,7 +87,7 @@ def promote(
         itself; what served before serves again, or the message says that it does not.
     """
     start = time.monotonic()
-    manifest = manifest_of(model_uri, target.store)
+    manifest = _manifest(model_uri, target)
     if target.backend == "local":
         from ev_ml.bundle import versions
 
@@ -104,6 +104,13 @@ def promote(
         release = _release(world, manifest, model_uri, run_id=run_id, by=by, reason=note or "")
         done = _roll(target, world, store, release, canary=canary, tell=tell)
     return _outcome(done, live, start, notes)
+
+
+def _manifest(model_uri: str, target: ServiceTarget) -> dict[str, Any]:
+    try:
+        return manifest_of(model_uri, target.store)
+    except NotFoundError as error:
+        raise RefusedError(f"{error.message}: its upload was cut short, or it was emptied", hint=error.hint) from error
 
 
 def rollback(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,21 @@ from typing import Any
 import httpx
 import pytest
 
-from evctl.errors import EvctlError, FailedError, RefusedError
+from evctl.errors import FailedError, RefusedError
 from evctl.rollout.promotion import deploy, promote, rollback
 from evctl.rollout.registry import Published
+from evctl.rollout.serving.keeper import read_roles
 from evctl.rollout.serving.local import LocalWorld
 from evctl.rollout.target import ServiceTarget
+from tests.rollout.asking import PATH, Clients, request_of, until, wanted_of
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
-PATH = "/v2/models/ev-battery-fault-classifier/infer"
 Models = dict[str, Published]
-
-
-def request_of(bundle: Path) -> dict[str, Any]:
-    golden = json.loads((bundle / "golden.json").read_text())
-    rows = golden["rows"][:1]
-    return {"inputs": [{"name": "rows", "shape": [1, len(rows[0])], "datatype": "FP64", "data": list(rows[0])}]}
+REASON = {
+    "flipped byte": "model.joblib is not the file the manifest names",
+    "empty": "holds no finished model",
+    "other scikit-learn": "was pickled with scikit-learn 1.5.2",
+}
 
 
 def test_promote_rollback_promote_and_history(target: ServiceTarget, world: LocalWorld, models: Models) -> None:
@@ -49,43 +50,95 @@ def test_promote_rollback_promote_and_history(target: ServiceTarget, world: Loca
     assert statuses == ["superseded", "rolled_back", "rolled_back", "live"]
 
 
-def test_no_request_fails_and_no_answer_is_mixed_through_swaps(
+def test_fifty_requests_a_second_through_ten_swaps_none_fails_and_none_is_mixed(
     target: ServiceTarget, world: LocalWorld, models: Models, bundles: dict[str, Path]
 ) -> None:
     promote(target, world, models["a"].uri, by="me")
-    wanted = {}
-    for name in ("a", "b"):
-        golden = json.loads((bundles[name] / "golden.json").read_text())
-        wanted[models[name].version] = models[name].digest, golden["classes"]
-    asked = request_of(bundles["a"])
-    stop, bad, count = threading.Event(), [], [0]
+    clients = Clients(str(world.read().url), request_of(bundles["a"]), wanted_of(bundles, "a", "b"))
+    start = time.monotonic()
+    clients.start(per_s=40, keep_alive=True)
+    clients.start(per_s=10, keep_alive=False)
+    try:
+        for _ in range(5):
+            promote(target, world, models["b"].uri, by="me")
+            rollback(target, world, by="me")
+    finally:
+        clients.stop()
+    took = time.monotonic() - start
+    assert clients.bad == []
+    assert len(clients.versions) > 0.8 * 50 * took
+    assert set(clients.versions) == {models["a"].version, models["b"].version}
+    alone = [world.read().extra["pid"]]
+    assert [each.pid for each in read_roles(world.folder).values()] == alone, "an old server was left"
+    assert [r.status for r in world.ledger().read()[0].releases][-1] == "live"
 
-    def client() -> None:
-        with httpx.Client(base_url=str(world.read().url)) as http:
-            while not stop.is_set():
-                start = time.monotonic()
-                try:
-                    reply = http.post(PATH, json=asked)
-                    document = reply.json()
-                    digest = document["parameters"]["model_digest"]
-                    if reply.status_code != 200 or wanted[document["model_version"]][0] != digest:
-                        bad.append(document)
-                except (httpx.HTTPError, KeyError) as error:
-                    bad.append(repr(error))
-                count[0] += 1
-                time.sleep(max(0.0, 0.02 - (time.monotonic() - start)))
 
-    thread = threading.Thread(target=client)
-    thread.start()
-    for _ in range(5):
-        promote(target, world, models["b"].uri, by="me")
-        rollback(target, world, by="me")
-        ledger, token = world.ledger().read()
-        assert ledger.live and ledger.live.digest == models["a"].digest and token
-    stop.set()
-    thread.join()
-    assert bad == []
-    assert count[0] > 200
+def test_a_server_that_dies_is_started_again_at_the_same_address(
+    target: ServiceTarget, world: LocalWorld, models: Models, bundles: dict[str, Path]
+) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    before = world.read()
+    with httpx.Client(base_url=str(before.url)) as http:
+        assert http.post(PATH, json=request_of(bundles["a"])).status_code == 200
+        os.kill(before.extra["pid"], signal.SIGKILL)
+        until(lambda: http.post(PATH, json=request_of(bundles["a"])).status_code != 200)
+        reply = http.post(PATH, json=request_of(bundles["a"]))
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "2")
+        assert "being started again" in reply.json()["error"]
+        now = world.read()
+        assert now.state == "failing"
+        assert "is being started again" in now.detail
+        until(lambda: world.read().state == "serving", 40)
+        reply = http.post(PATH, json=request_of(bundles["a"]))
+    assert reply.json()["parameters"]["model_digest"] == models["a"].digest
+    after = world.read()
+    assert (after.url, after.digest, after.extra["starts"]) == (before.url, models["a"].digest, 1)
+    assert after.extra["pid"] != before.extra["pid"]
+    assert promote(target, world, models["b"].uri, by="me").changed
+    assert list(read_roles(world.folder)) == ["current"]
+
+
+def test_a_release_goes_live_while_the_server_before_is_being_started_again(
+    target: ServiceTarget, world: LocalWorld, models: Models
+) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    os.kill(world.read().extra["pid"], signal.SIGKILL)
+    until(lambda: world.read().state == "failing")
+    assert promote(target, world, models["b"].uri, by="me").changed
+    assert world.read().digest == models["b"].digest
+    until(lambda: list(read_roles(world.folder)) == ["current"])
+    assert world.read().digest == models["b"].digest
+
+
+def test_only_loopback_is_listened_on(target: ServiceTarget, world: LocalWorld, models: Models) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    now = world.read()
+    pids = (now.extra["pid"], now.extra["front_pid"])
+    sockets = {
+        os.readlink(link)
+        for pid in pids
+        for link in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(link).startswith("socket:")
+    }
+    tables = [
+        line.split() for file in ("tcp", "tcp6") for line in Path("/proc/net", file).read_text().split("\n")[1:-1]
+    ]
+    bound = [row[1].partition(":")[0] for row in tables if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    assert bound == ["0100007F"] * 2
+
+
+def test_nobody_without_the_token_switches_the_service(
+    target: ServiceTarget, world: LocalWorld, models: Models
+) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    url = str(world.read().url)
+    wanted = {"pid": 1, "started": "1", "port": 9, "digest": "x"}
+    assert httpx.post(url + "/-/upstream", json=wanted).status_code == 403
+    assert httpx.post(url + "/-/upstream", json=wanted, headers={"x-evctl-token": "guess"}).status_code == 403
+    assert world.read().digest == models["a"].digest
+    assert (world.folder / "front.token").stat().st_mode & 0o077 == 0
+    command = Path(f"/proc/{world.read().extra['front_pid']}/cmdline").read_text()
+    assert (world.folder / "front.token").read_text() not in command
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "empty", "other scikit-learn"])
@@ -110,9 +163,10 @@ def test_a_damaged_bundle_is_refused_and_the_old_model_answers(
         manifest = json.loads((stored / "manifest.json").read_text())
         manifest["versions"]["scikit-learn"] = "1.5.2"
         (stored / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EvctlError) as told:
+    with pytest.raises(RefusedError) as told:
         promote(target, world, models["b"].uri, by="me")
-    assert told.value.exit_code in (3, 5)
+    assert REASON[damage] in told.value.message
+    assert [r.status for r in world.ledger().read()[0].releases] == ["live"]
     reply = httpx.post(str(world.read().url) + PATH, json=request_of(bundles["a"]))
     assert reply.json()["model_version"] == models["a"].version
 
@@ -158,10 +212,9 @@ def test_after_a_reboot_the_service_is_stopped_and_comes_back_at_its_address(
         "pipeline",
     )
     url = world.read().url
-    for role in ("front", "backend"):
-        process = world._process(role)
-        assert process
-        process.stop(grace_s=0.1)
+    for pid in (world.read().extra["front_pid"], world.read().extra["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: world.read().state == "stopped")
     assert world.read().state == "stopped"
     live = world.ledger().read()[0].live
     assert live

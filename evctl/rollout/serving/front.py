@@ -18,8 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evctl.rollout.serving.keeper import Keeper
+from evctl.rollout.serving.processes import Process
+
 MAX_HEAD, MAX_BODY = 64 * 1024, 64 * 1024 * 1024
 DRAIN_S = 10.0
+ANSWER_S = 60.0
+"""Longest a model server may take over one answer."""
 CONTROL = "/-/upstream"
 HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "expect", "proxy-connection", "te"})
 Conn = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -53,7 +58,6 @@ class Upstream:
     """A model server, its idle connections and how many requests it has in hand."""
 
     port: int
-    digest: str
     idle: list[Conn] = field(default_factory=list)
     busy: int = 0
 
@@ -141,9 +145,11 @@ async def _body(reader: asyncio.StreamReader, message: Message, reply_to: str | 
 class Front:
     """The proxy."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, folder: Path, name: str) -> None:
         self._token = token
         self._current: Upstream | None = None
+        self._left: Upstream | None = None
+        self.keeper = Keeper(folder, name, self._send_to)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one client's requests, one after the other."""
@@ -170,8 +176,15 @@ class Front:
             return _reply(503, {"error": "no model is served"})
         upstream.busy += 1
         try:
-            return await upstream.ask(request.encode(), method)
+            async with asyncio.timeout(ANSWER_S):
+                return await upstream.ask(request.encode(), method)
+        except TimeoutError:
+            return _reply(504, {"error": f"the model server did not answer within {ANSWER_S:.0f} s"})
         except (Broken, OSError) as error:
+            server = self.keeper.current
+            if server and not server.alive:
+                told = "the model server has ended and is being started again"
+                return _reply(503, {"error": told}, ("retry-after", "2"))
             return _reply(502, {"error": f"the model server does not answer: {type(error).__name__}"})
         finally:
             upstream.busy -= 1
@@ -181,27 +194,35 @@ class Front:
             return _reply(403, {"error": "not allowed"})
         drained = True
         if method == "POST":
-            wanted = json.loads(request.body)
-            old = self._current
-            if old is None or old.port != wanted["port"]:
-                self._current = Upstream(int(wanted["port"]), str(wanted["digest"]))
-                drained = await old.drain() if old else True
-        now = self._current
-        document = {"port": now.port, "digest": now.digest} if now else {}
-        return _reply(200, {**document, "drained": drained})
+            try:
+                wanted = Process(**json.loads(request.body))
+            except (ValueError, TypeError) as error:
+                return _reply(400, {"error": f"not a server: {error}"})
+            self.keeper.switch(wanted)
+            drained = await self._left.drain() if self._left else True
+        elif method == "DELETE":
+            await self.keeper.retire()
+        return _reply(200, {**self.keeper.told(), "drained": drained})
+
+    def _send_to(self, server: Process) -> None:
+        if self._current is None or self._current.port != server.port:
+            self._left, self._current = self._current, Upstream(server.port)
 
 
-def _reply(status: int, document: dict[str, Any]) -> Message:
-    return Message(f"HTTP/1.1 {status} -", [("content-type", "application/json")], json.dumps(document).encode())
+def _reply(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> Message:
+    told = [("content-type", "application/json"), *headers]
+    return Message(f"HTTP/1.1 {status} -", told, json.dumps(document).encode())
 
 
-async def _main(listening: socket.socket, token: str, announce: Path) -> None:
-    server = await asyncio.start_server(Front(token).serve, sock=listening, limit=MAX_HEAD, backlog=512)
+async def _main(listening: socket.socket, token: str, announce: Path, name: str) -> None:
+    front = Front(token, announce.parent, name)
+    front.keeper.adopt()
+    server = await asyncio.start_server(front.serve, sock=listening, limit=MAX_HEAD, backlog=512)
     partial = announce.with_suffix(".part")
     partial.write_text(f"{listening.getsockname()[1]} {os.getpid()}")
     partial.replace(announce)
     async with server:
-        await server.serve_forever()
+        await asyncio.gather(server.serve_forever(), front.keeper.watch())
 
 
 def main() -> None:
@@ -209,14 +230,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--token-file", type=Path, required=True)
-    parser.add_argument("--announce", type=Path, required=True)
+    parser.add_argument("--announce", type=Path, required=True, help="in the service's folder")
+    parser.add_argument("--name", required=True, help="the model's name, for a server that is started again")
     options = parser.parse_args()
     listening = socket.create_server(("127.0.0.1", options.port), backlog=512)
     with contextlib.suppress(ImportError):
         import uvloop
 
         uvloop.install()
-    asyncio.run(_main(listening, options.token_file.read_text(), options.announce))
+    asyncio.run(_main(listening, options.token_file.read_text(), options.announce, options.name))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Process:
     started: str | None
     port: int = 0
     digest: str = ""
+    revision: int = 0
 
     @property
     def alive(self) -> bool:
