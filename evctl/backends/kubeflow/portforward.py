@@ -7,10 +7,9 @@ import socket
 import threading
 from typing import Any
 
+from evctl.backends.kubeflow.portforward_tunnel import Tunnel
 from evctl.errors import EvctlError, NotFoundError, UnavailableError
 from evctl.kube import KubeApi
-
-CHUNK = 1 << 16
 
 
 class Forward:
@@ -41,6 +40,9 @@ class Forward:
     def close(self) -> None:
         """Stop listening; connections that are open end with their peers."""
         self._closed = True
+        with contextlib.suppress(OSError):
+            # closing alone would leave the other thread in its accept, and the port open for one more
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -54,17 +56,13 @@ class Forward:
     def _carry(self, here: socket.socket) -> None:
         try:
             pod, port = target(self.api, self.namespace, self.service, self.port)
-            there = _open(self.api, self.namespace, pod, port)
+            tunnel = Tunnel(self.api, self.namespace, pod, port)
+            self.reason = None
+            tunnel.carry(here)
         except EvctlError as error:
             self.reason = error
+        finally:
             here.close()
-            return
-        back = threading.Thread(target=_pump, args=(there, here), daemon=True)
-        back.start()
-        _pump(here, there)
-        back.join()
-        for each in (here, there):
-            each.close()
 
 
 def target(api: KubeApi, namespace: str, service: str, port: int) -> tuple[str, int]:
@@ -101,28 +99,3 @@ def _number(wanted: Any, pod: dict[str, Any], port: int) -> int:
             if each.get("name") == wanted:
                 return int(each["containerPort"])
     return port
-
-
-def _open(api: KubeApi, namespace: str, pod: str, port: int) -> Any:
-    from kubernetes import client, stream
-    from kubernetes.client.rest import ApiException
-
-    core = client.CoreV1Api(api.client)
-    try:
-        carried = stream.portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
-        found = carried.socket(port)
-        found.setblocking(True)
-    except (ApiException, OSError, ValueError) as error:
-        raise UnavailableError(
-            f"no port can be forwarded to pod {namespace}/{pod}: {type(error).__name__}",
-            hint="create on pods/portforward is needed: evctl doctor",
-        ) from error
-    return found
-
-
-def _pump(source: Any, sink: Any) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := source.recv(CHUNK):
-            sink.sendall(chunk)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
