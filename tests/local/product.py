@@ -145,6 +145,14 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def power_cut(pid: int) -> None:
     """Kill a process and everything below it, at once."""
     doomed = children_of(pid)

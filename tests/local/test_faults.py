@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.product import Gate, Product, children_of, heed_modes, power_cut, until
+from tests.local.product import Gate, Product, alive, children_of, heed_modes, power_cut, until
 
 pytestmark = pytest.mark.local
 TOO_FEW = "4 vehicle(s) left, at least 20 are needed"
@@ -84,13 +84,6 @@ def test_a_power_cut_leaves_a_failed_run_no_orphan_no_model_and_the_next_run_wor
     code, _, err = product.ask("retry", run_id)
     assert code in (0, 1), err
     assert TOO_FEW in str(product.ended(run_id)[1]["tasks"])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_two_runs_at_once_over_the_same_data_both_end_and_share_one_cache(product: Product, few_vehicles: Path) -> None:

@@ -24,6 +24,7 @@ from evctl.backends.local.content import (
     output_digests,
     source_content,
 )
+from evctl.backends.local.forks import Forks
 from evctl.backends.local.recorder import Recorder
 from evctl.backends.local.steps import Step
 
@@ -46,11 +47,12 @@ class Tracker:
         step_env: Callable[[str], Mapping[str, str]],
         exit_tasks: frozenset[str],
         use_cache: bool,
+        forks: Forks | None = None,
         exit_patience_s: float = EXIT_PATIENCE_S,
     ) -> None:
         self.recorder, self.run_id, self.code_digest = recorder, run_id, code_digest
         self.new_log, self.timeouts, self.step_env = new_log, timeouts, step_env
-        self.exit_tasks, self.use_cache = exit_tasks, use_cache
+        self.exit_tasks, self.use_cache, self.forks = exit_tasks, use_cache, forks
         self.cancelled = threading.Event()
         self._exit_patience_s, self._exit_deadline = exit_patience_s, math.inf
         self._here = threading.local()
@@ -144,7 +146,7 @@ class Tracker:
             return 1
         env = {**(env_vars or {}), **self.step_env(name)}
         number = self.recorder.attempt(name)
-        step = Step(full_command, env, self.new_log(name), self.timeouts.get(name))
+        step = Step(full_command, env, self.new_log(name), self.timeouts.get(name), self.forks)
         code = step.wait(lambda: self._overdue(name))
         self._here.failed = self._why(step, code, name) if code else None
         if code and not self._overdue(name):

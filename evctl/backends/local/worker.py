@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from evctl.backends.local.content import source_commit, tree_digest
 from evctl.backends.local.folder import FULL, RunFolder
+from evctl.backends.local.forks import Forks, modules_of
 from evctl.backends.local.kfp_local import GOOD, Tracker
 from evctl.backends.local.mounts import SecretCopies, mounts_of
 from evctl.backends.local.recorder import Recorder
@@ -58,8 +59,24 @@ def main(folder: RunFolder) -> None:
 def _work(folder: RunFolder, request: Mapping[str, Any], recorder: Recorder, home: Path) -> None:
     import yaml
 
-    documents = list(yaml.safe_load_all(folder.package.read_text()))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    documents = list(yaml.load_all(folder.package.read_text(), loader))
     nodes = tree(documents[0])
+    with contextlib.closing(Forks(modules_of(_programs(documents[0], nodes)))) as forks:
+        tracker = _tracker(folder, request, recorder, home, documents, nodes, forks)
+        threading.Thread(target=_watch_for_cancel, args=(folder, tracker, recorder), daemon=True).start()
+        _run(folder, request, tracker, home)
+
+
+def _tracker(
+    folder: RunFolder,
+    request: Mapping[str, Any],
+    recorder: Recorder,
+    home: Path,
+    documents: Sequence[Mapping[str, Any]],
+    nodes: tuple[Node, ...],
+    forks: Forks,
+) -> Tracker:
     exits = frozenset(node.name for node in nodes if node.always_runs)
     mounts = mounts_of(documents)
     secrets = SecretCopies(home / "secrets", folder.new_scratch("secrets-"))
@@ -77,7 +94,7 @@ def _work(folder: RunFolder, request: Mapping[str, Any], recorder: Recorder, hom
             env["EVCTL_RUN_RECORD"] = str(folder.path / "outcome.json")
         return env
 
-    tracker = Tracker(
+    return Tracker(
         recorder,
         run_id=folder.run_id,
         code_digest=_code_digest(),
@@ -86,9 +103,17 @@ def _work(folder: RunFolder, request: Mapping[str, Any], recorder: Recorder, hom
         step_env=step_env,
         exit_tasks=exits,
         use_cache=bool(request["use_cache"]),
+        forks=forks,
     )
-    threading.Thread(target=_watch_for_cancel, args=(folder, tracker, recorder), daemon=True).start()
-    _run(folder, request, tracker, home)
+
+
+def _programs(spec: Mapping[str, Any], nodes: Sequence[Node]) -> Iterator[str]:
+    """Yield the components' sources in the order of the flow."""
+    executors = spec["deploymentSpec"]["executors"]
+    for node in nodes:
+        command = executors.get(f"exec-{node.key}", {}).get("container", {}).get("command", ())
+        yield from command[3:4]
+        yield from _programs(spec, node.children)
 
 
 def _said(error: BaseException, folder: RunFolder) -> str:
