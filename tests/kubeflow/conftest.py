@@ -30,7 +30,12 @@ class Kubeflow:
 
     def profile(self, name: str = "dev", **changes: Any) -> Profile:
         """Write the profile where `--env` looks, and load it."""
-        kubeflow = {"host": self.api.url, "metadata_host": self.mlmd.host, "deadline_s": 10, **changes.pop("kubeflow", {})}
+        kubeflow = {
+            "host": self.api.url,
+            "metadata_host": self.mlmd.host,
+            "deadline_s": 10,
+            **changes.pop("kubeflow", {}),
+        }
         values = {
             "backend": "kubeflow", "namespace": "mlops-dev", "experiment": "ev-battery-dev",
             "image": {"mode": "embedded", "name": "python:3.11-slim"}, "store": {"uri": "s3://ev/store"},
