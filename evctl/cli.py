@@ -6,6 +6,7 @@ annotated parameters in `evctl/commands/`; it is registered by one line here.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -70,6 +71,9 @@ EXIT_CODES = """exit codes
   4 not allowed             5 refused (gate, preflight, policy)"""
 
 
+EPILOG = "exit codes: evctl help exit-codes; what -o json prints: evctl help json VERB"
+
+
 def main() -> None:
     """Entry point: run and exit."""
     sys.exit(run(sys.argv[1:]))
@@ -88,19 +92,26 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         return _tell(error.code, error.message, error.hint, error.exit_code, as_json)
     except BrokenPipeError:
-        # the reader has gone; nothing may be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 141
     except KeyboardInterrupt:
         return _tell("interrupted", "interrupted", None, 130, as_json)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _give_up_stdout()
+            return _tell("unavailable", "the disk is full: the result could not be written", "df -h", 9, as_json)
         text = f"{type(error).__name__}: {error}"
         return _tell("bug", f"this is a bug of evctl's: {text[:300]}", "the same command with --debug", 70, as_json)
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _give_up_stdout() -> None:
+    # nothing may be written at exit either
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _on_terminate() -> signal.Handlers | None:
@@ -123,6 +134,10 @@ def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("--help", "-h"):
         print(overview())
         return 0 if argv else 2
+    if "--no-color" in argv:
+        os.environ["NO_COLOR"] = "1"
+        argv.remove("--no-color")
+        return _dispatch(argv)
     if argv[0] == "--version":
         print(__version__)
         return 0
@@ -160,13 +175,18 @@ def _call(function: object, verb: str, rest: list[str]) -> int:
     app = typer.Typer(
         add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["--help", "-h"]}
     )
-    app.command(no_args_is_help=False)(function)  # type: ignore[type-var]
+    app.command(no_args_is_help=False, epilog=EPILOG)(function)  # type: ignore[type-var]
+    command = typer.main.get_command(app)
     try:
-        result = typer.main.get_command(app).main(rest, prog_name=f"evctl {verb}", standalone_mode=False)
+        # not main(): it answers a closed pipe itself, with 1
+        with command.make_context(f"evctl {verb}", rest) as context:
+            result = command.invoke(context)
+    except typer.Exit as left:  # --help
+        return int(left.exit_code)
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except ClickException as error:
-        raise UsageError(error.format_message(), hint=f"evctl {verb} --help") from error
+        raise UsageError(error.format_message().replace("Value error, ", ""), hint=f"evctl {verb} --help") from error
     return int(result) if isinstance(result, int) else 0
 
 
@@ -175,10 +195,11 @@ def overview() -> str:
     lines = [f"evctl {__version__}: operate the EV battery health fault classifier", "", "usage: evctl VERB [options]"]
     for group in (PIPELINE, RUNS, SERVING, STATE):
         lines += ["", group]
-        lines += [f"  {name:<14} {text}" for name, (where, _, text) in VERBS.items() if where == group]
+        lines += [f"  {name:<16} {text}" for name, (where, _, text) in VERBS.items() if where == group]
     lines += [
         "",
-        "most verbs: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q, --debug, --help",
+        "most verbs: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q,",
+        "  --no-color, --debug, --help; help exit-codes | environment | json",
         "",
         EXIT_CODES,
     ]

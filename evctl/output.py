@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any, TypeVar
 
 Result = TypeVar("Result")
+_COLOURS = {"✓": 32, "≡": 34, "✗": 31, "↻": 36, "■": 33, "–": 2, "·": 2, "!": 33}
+"""ANSI colour by the sign a line begins with."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -18,6 +20,17 @@ def is_terminal(stream: IO[str]) -> bool:
     if os.environ.get("EVCTL_FORCE_TTY"):
         return True
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def in_colour(stream: IO[str]) -> bool:
+    """Return whether a stream takes colour: a terminal, and nobody said no (no-color.org, `--no-color`)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+
+
+def painted(line: str) -> str:
+    """Return a line in the colour of its sign."""
+    code = _COLOURS.get(line.lstrip()[:1])
+    return f"\x1b[{code}m{line}\x1b[0m" if code else line
 
 
 def clean(text: str) -> str:
@@ -50,8 +63,9 @@ def emit(
 
         print(yaml.safe_dump(document(result), sort_keys=False), end="")
     else:
-        for line in lines(result):
-            print(clean(line))
+        colour = in_colour(sys.stdout)
+        for line in map(clean, lines(result)):
+            print(painted(line) if colour else line)
 
 
 def columns(rows: Iterable[Iterable[str]]) -> list[str]:

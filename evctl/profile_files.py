@@ -47,7 +47,7 @@ def load_profile(name: str) -> LoadedProfile:
     values, lines = _read(path)
     origins = {".".join(map(str, key)): f"{path.name}:{line}" for key, line in lines.items()}
     expanded = _expand(values, (), path, lines, origins)
-    return LoadedProfile(_validated(name, expanded, path, lines), path, origins)
+    return LoadedProfile(_validated(name, expanded, path, lines, origins), path, origins)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
@@ -110,13 +110,16 @@ def _expand(value: Any, key: Key, path: Path, lines: Mapping[Key, int], origins:
     return _VARIABLE.sub(put, value)
 
 
-def _validated(name: str, values: dict[str, Any], path: Path, lines: Mapping[Key, int]) -> Profile:
+def _validated(
+    name: str, values: dict[str, Any], path: Path, lines: Mapping[Key, int], origins: Mapping[str, str]
+) -> Profile:
     from pydantic import ValidationError
 
     try:
         return Profile(**{**values, "name": name})
     except ValidationError as error:
-        first = error.errors()[0]
+        # an unknown key is often a required one misspelt: it says more than the one that is missing
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         key = tuple(first["loc"])
         line = next((lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines), 1)
         dotted = ".".join(map(str, key))
@@ -126,6 +129,9 @@ def _validated(name: str, values: dict[str, Any], path: Path, lines: Mapping[Key
                 f"{path}:{line}: unknown key {dotted}", hint=f"did you mean {near[0]}?" if near else None
             ) from error
         said = f"{first['msg']}, not {first['input']!r}" if not isinstance(first["input"], dict) else first["msg"]
+        if origins.get(dotted, "").startswith("$"):
+            # what a variable holds may be a secret that was put in the wrong place
+            said = f"what {origins[dotted]} holds is not valid here ({first['type'].replace('_', ' ')})"
         raise UsageError(f"{path}:{line}: {dotted}: {said}", hint=f"evctl profile check {name}") from error
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +72,85 @@ def test_a_bug_is_70_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys
         run(["runs", "--debug"])
 
 
+def evctl(*line: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "evctl", *line], capture_output=True, text=True, **more)
+
+
+def on_a_terminal(*line: str, **env: str) -> str:
+    """Run evctl with a terminal as its stdout; return what the terminal got."""
+    ours, theirs = os.openpty()
+    with (
+        open(ours, "rb", buffering=0) as screen,
+        subprocess.Popen(
+            [sys.executable, "-m", "evctl", *line],
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", **env},
+        ),
+    ):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while chunk := screen.read(4096):
+                shown += chunk
+    return shown.decode()
+
+
+def test_a_reader_that_has_gone_ends_it_quietly_with_141() -> None:
+    line = f"{sys.executable} -m evctl help json | (exec 0<&-; sleep 3); echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.stdout == "141\n"
+    assert done.stderr == ""
+
+
+def test_a_full_disk_under_stdout_is_told_without_a_traceback() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "evctl", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 9
+    assert "disk is full" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_colour_is_for_a_terminal_and_nobody_who_said_no() -> None:
+    assert "\x1b[" in on_a_terminal("doctor")
+    assert "\x1b[" not in on_a_terminal("doctor", "--no-color")
+    assert "\x1b[" not in on_a_terminal("doctor", NO_COLOR="1")
+    assert "\x1b[" not in on_a_terminal("doctor", TERM="dumb")
+    assert "\x1b[" not in evctl("doctor").stdout
+
+
+def test_a_wrong_value_lists_the_right_ones() -> None:
+    done = evctl("runs", "-o", "nope")
+    assert done.returncode == 2
+    assert "'table', 'json', 'yaml', 'name'" in done.stderr
+    assert "Value error" not in done.stderr
+
+
+def test_a_bad_profile_is_listed_with_what_is_wrong_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVCTL_PROFILES", str(tmp_path))
+    (tmp_path / "bad.yaml").write_text("backand: local\n")
+    (tmp_path / "good.yaml").write_text("store: {uri: /tmp/x}\n")
+    assert run(["profile", "list", "-o", "json"]) == 0
+    bad, good = json.loads(capsys.readouterr().out)["profiles"]
+    assert "backand" in bad["error"] and good["error"] is None
+    assert run(["profile", "check"]) == 2
+    assert "bad.yaml" in capsys.readouterr().err
+    assert run(["profile", "check", "--env", "good"]) == 0
+
+
+def test_what_a_variable_holds_is_not_quoted_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVCTL_PROFILES", str(tmp_path))
+    monkeypatch.setenv("HELD", "hunter2")
+    (tmp_path / "x.yaml").write_text("store: {uri: /tmp/x}\naccuracy_threshold: ${HELD}\n")
+    assert run(["profile", "check", "x"]) == 2
+    err = capsys.readouterr().err
+    assert "accuracy_threshold" in err and "x.yaml:2" in err
+    assert "hunter2" not in err
+
+
 HEAVY = {
     "kfp",
     "kubernetes",
@@ -94,6 +176,20 @@ HEAVY = {
         ["logs", "nope"],
         ["secrets", "list"],
         ["cancel", "nope"],
+        ["retry", "nope"],
+        ["outputs", "nope"],
+        ["history"],
+        ["secrets", "list"],
+        ["experiments"],
+        ["completion", "bash"],
+        ["help", "json"],
+        ["help", "exit-codes"],
+        ["profile", "show"],
+        ["profile", "check"],
+        ["compare", "a", "b"],
+        ["report", "nope"],
+        ["rollback"],
+        ["schedule", "list"],
     ],
 )
 def test_a_verb_that_reads_imports_nothing_heavy(line: list[str], stranger: Path) -> None:
