@@ -93,6 +93,11 @@ def _checked(profile: Profile, settings: ScheduleSettings) -> Schedule:
         raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
     if settings.verb == "drift":
         _check_drift(settings.parameters, where)
+    if settings.catchup and (settings.verb == "drift" or profile.backend == "local"):
+        raise UsageError(
+            f"{where}: catchup is for runs on Kubeflow: a machine's cron does not make up for what it missed",
+            hint="leave catchup away",
+        )
     version = settings.parameters.get("data_version")
     if version is not None and str(version) not in profile.data.versions:
         known = ", ".join(sorted(profile.data.versions))

@@ -104,6 +104,7 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('{name: x, verb: drift, cron: "0 3 * * *", parameters: {data_version: v1, retrain: "yes"}}', "retrain"),
         ('{name: x, cron: "0 3 * * *", parameters: {nope: 1}}', "nope"),
         ('{name: nightly, cron: "0 3 * * *"}', "twice"),
+        ('{name: x, cron: "0 3 * * *", catchup: true}', "catchup"),
     ],
 )
 def test_a_wrong_declaration_is_a_usage_error_and_touches_nothing(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,11 +64,33 @@ def test_the_life_of_make_e2e_goes_well_up_to_serving(kubeflow: Kubeflow) -> Non
     kubeflow.world.logs = Printed()
     kubeflow.world.lives = [
         lives(QUICK),
-        lives(replace(QUICK, cached=frozenset({"train-fault-classifier"}))),
         lives(QUICK),
         lives(replace(QUICK, failing=frozenset({"ingest-battery-data"}))),
         lives(replace(QUICK, slow={"train-fault-classifier": 60.0})),
     ]
-    steps = ("run", "status", "logs", "run, cached", "gate refused", "failed task", "cancel")
+    steps = ("run", "logs", "gate refused", "failed task", "cancel")
     rows = live("dev", 60.0, steps)
     assert {row["step"]: row["result"] for row in rows} == dict.fromkeys(steps, "pass"), rows
+
+
+def test_a_crontab_line_with_an_empty_environment_works_or_says_what_is_missing(
+    kubeflow: Kubeflow, tmp_path: Path
+) -> None:
+    kubeflow.profile()
+    kubeflow.world.plan = QUICK
+    evctl = Path(sys.executable).with_name("evctl")
+
+    def cron(line: str) -> subprocess.CompletedProcess[str]:
+        bare = ["/usr/bin/env", "-i", "PATH=/usr/bin:/bin", f"HOME={tmp_path}", "/bin/sh", "-c", line]
+        return subprocess.run(bare, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = cron(f"cd {kubeflow.folder.parent} && {evctl} run --env dev --data-version v1 -o json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"] is not None
+
+    done = cron(f"cd / && {evctl} run --env dev --data-version v1 -o json")
+    assert done.returncode == 9
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert "no kubeconfig" in error["message"]
+    assert "KUBECONFIG" in error["hint"]
+    assert "kubeflow.host" in error["hint"]
