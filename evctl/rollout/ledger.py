@@ -31,6 +31,8 @@ class Release:
     """The revision a rollback left; None for a promotion."""
     restores: int | None = None
     """The revision a rollback brought back."""
+    canary: int | None = None
+    """Percent of the requests while it is a proved canary, pending its promotion or its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,10 @@ class Ledger:
                 break
             kept.remove(victim)
         return Ledger(tuple(kept), begun.revision), begun
+
+    def changed(self, release: Release) -> Ledger:
+        """Put a release in the place of the one of its revision."""
+        return replace(self, releases=tuple(release if r.revision == release.revision else r for r in self.releases))
 
     def ended(self, revision: int, status: Status, reason: str | None = None) -> Ledger:
         """Close a pending release; one that is live supersedes (or, for a rollback, rolls back) the one before."""

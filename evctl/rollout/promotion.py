@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from evctl.errors import EvctlError, FailedError, NotFoundError, RefusedError, UnavailableError
+from evctl.errors import EvctlError, NotFoundError, RefusedError, UnavailableError
 from evctl.rollout import policy
-from evctl.rollout.ledger import Lease, Ledger, LedgerStore, Release, Status
+from evctl.rollout.ledger import Lease, Ledger, LedgerStore, Release
+from evctl.rollout.recovery import end, fail, go_on, recover, refuse_beside_canary, running_canary, take_back
 from evctl.rollout.registry import manifest_of
 from evctl.rollout.serving.base import ServingWorld
 from evctl.rollout.target import ServiceTarget
@@ -49,15 +50,14 @@ class Outcome:
 
 
 def open_world(target: ServiceTarget) -> ServingWorld:
-    """Return the world a target is in. UnavailableError for one this version does not drive."""
+    """Return the world a target is in. UnavailableError where there is no access to its cluster."""
     if target.backend == "local":
         from evctl.rollout.serving.local import LocalWorld
 
         return LocalWorld(target)
-    raise UnavailableError(
-        f"service {target.name} is on a cluster, which this version does not drive yet",
-        hint="serve the registered model with kubectl, or promote with --env local",
-    )
+    from evctl.rollout.serving.kserve import ClusterWorld
+
+    return ClusterWorld(target)
 
 
 def deploy(service: Mapping[str, Any], model_uri: str, run_id: str, by: str) -> dict[str, Any]:
@@ -96,6 +96,9 @@ def promote(
         notes = recover(target, world, store, tell)
         ledger, _ = store.read()
         live, serving = ledger.live, world.read()
+        if running := ledger.pending:
+            done = go_on(target, world, store, running, manifest["digest"], canary=canary, tell=tell)
+            return _outcome(done, live, start, notes)
         if live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving":
             return Outcome(
                 False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
@@ -127,6 +130,11 @@ def rollback(
         notes = recover(target, world, store, tell)
         ledger, _ = store.read()
         live = ledger.live
+        if live and to is None and (running := ledger.pending):
+            take_back(world, store, running, live, tell)
+            verified = _verified(live)
+            return Outcome(True, live.revision, live.model, running.model, verified, time.monotonic() - start, notes)
+        refuse_beside_canary(ledger)
         wanted = _rollback_to(ledger, to)
         if live and to is not None and live.revision == to and world.read().state == "serving":
             return Outcome(
@@ -170,34 +178,6 @@ def _rollback_to(ledger: Ledger, to: int | None) -> Release:
     return wanted
 
 
-def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell: Tell) -> tuple[str, ...]:
-    """Finish or undo the release of a promoter that died. Returns what was done, in words."""
-    ledger, _ = store.read()
-    left = ledger.pending
-    if left is None:
-        return ()
-    serving = world.read()
-    if serving.state == "serving" and serving.digest == left.digest:
-        try:
-            for line in world.prove(left, target.proof_timeout_s):
-                tell(line)
-            world.commit(left)
-            _end(store, left, "live")
-            note = f"revision {left.revision} ({left.model}) was left half-way by {left.by}: finished"
-        except FailedError as error:
-            note = _undone(world, store, left, ledger.live, error.message)
-    else:
-        note = _undone(world, store, left, ledger.live, "its promoter died")
-    tell(note)
-    return (note,)
-
-
-def _undone(world: ServingWorld, store: LedgerStore, left: Release, live: Release | None, why: str) -> str:
-    world.undo(left, live)
-    _end(store, left, "failed", why)
-    return f"revision {left.revision} ({left.model}) was left half-way by {left.by}: undone, {why}"
-
-
 def _roll(
     target: ServiceTarget,
     world: ServingWorld,
@@ -218,29 +198,13 @@ def _roll(
         world.apply(begun, canary=canary)
         for line in world.prove(begun, target.proof_timeout_s):
             tell(line)
+        if canary is not None:
+            return running_canary(store, begun, canary)
         world.commit(begun)
     except BaseException as error:
-        why = error.message if isinstance(error, EvctlError) else f"interrupted ({type(error).__name__})"
-        told = _restored(world, begun, before)
-        _end(store, begun, "failed", f"{why}; {told}")
-        if isinstance(error, EvctlError):
-            raise FailedError(f"{begun.model} was not promoted: {why}; {told}", hint="evctl history") from error
-        raise
-    _end(store, begun, "live")
+        fail(world, store, begun, before, error)
+    end(store, begun, "live")
     return begun
-
-
-def _restored(world: ServingWorld, failed: Release, before: Release | None) -> str:
-    try:
-        world.undo(failed, before)
-    except EvctlError as error:
-        return f"and the previous release could not be restored: {error.message}"
-    return f"{before.model} serves again, proved" if before else "nothing served before"
-
-
-def _end(store: LedgerStore, release: Release, status: Status, reason: str | None = None) -> None:
-    ledger, token = store.read()
-    store.write(ledger.ended(release.revision, status, reason), token)
 
 
 def _release(
@@ -272,6 +236,8 @@ def _renew(lease: Lease, stop: threading.Event) -> None:
     while not stop.wait(RENEW_S):
         try:
             lease.renew()
+        except UnavailableError:
+            continue  # it holds for several renewals
         except EvctlError:
             return  # the ledger's compare-and-swap tells whoever goes on
 

@@ -165,7 +165,7 @@ def test_what_a_dead_promoter_left_is_finished_or_undone_by_the_next(
     promote(target, memory, models["a"].uri, by="me")
     with monkeypatch.context() as patch:
         # a killed process restores nothing and ends nothing
-        patch.setattr("evctl.rollout.promotion._restored", lambda *args: (_ for _ in ()).throw(Killed()))
+        patch.setattr("evctl.rollout.recovery.restored", lambda *args: (_ for _ in ()).throw(Killed()))
         memory.die_at = step
         with pytest.raises(Killed):
             promote(target, memory, models["b"].uri, by="anna")

@@ -1,0 +1,130 @@
+"""How a release ends: proved, failed and taken back, left by a promoter that died, or begun as a canary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NoReturn
+
+from evctl.errors import ConflictError, EvctlError, FailedError, RefusedError
+from evctl.rollout.ledger import Ledger, LedgerStore, Release, Status
+from evctl.rollout.serving.base import ServingWorld
+from evctl.rollout.target import ServiceTarget
+
+Tell = Callable[[str], None]
+
+
+def end(store: LedgerStore, release: Release, status: Status, reason: str | None = None) -> None:
+    """Close a pending release. ConflictError when somebody else closed it: their lease was valid, ours had ended."""
+    ledger, token = store.read()
+    now = ledger.get(release.revision)
+    if now is not None and now.status != "pending":
+        raise ConflictError(
+            f"revision {release.revision} was ended by somebody else meanwhile: {now.status}", hint="evctl history"
+        )
+    store.write(ledger.ended(release.revision, status, reason), token)
+
+
+def fail(
+    world: ServingWorld, store: LedgerStore, begun: Release, before: Release | None, error: BaseException
+) -> NoReturn:
+    """Restore what served before, record why, and raise: FailedError for what failed, else the error itself."""
+    why = error.message if isinstance(error, EvctlError) else f"interrupted ({type(error).__name__})"
+    told = restored(world, begun, before)
+    end(store, begun, "failed", f"{why}; {told}")
+    if isinstance(error, EvctlError):
+        raise FailedError(f"{begun.model} was not promoted: {why}; {told}", hint="evctl history") from error
+    raise error
+
+
+def restored(world: ServingWorld, failed: Release, before: Release | None) -> str:
+    """Take a failed release back. Returns what serves now, in words."""
+    try:
+        world.undo(failed, before)
+    except EvctlError as error:
+        return f"and the previous release could not be restored: {error.message}"
+    return f"{before.model} serves again, proved" if before else "nothing served before"
+
+
+def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell: Tell) -> tuple[str, ...]:
+    """Finish or undo the release of a promoter that died. Returns what was done, in words."""
+    ledger, _ = store.read()
+    left = ledger.pending
+    if left is None or left.canary is not None:
+        return ()
+    serving = world.read()
+    under_way = serving.state == "serving" or bool(serving.extra.get("rolling"))
+    if under_way and serving.digest == left.digest:
+        try:
+            for line in world.prove(left, target.proof_timeout_s):
+                tell(line)
+            world.commit(left)
+            end(store, left, "live")
+            note = f"revision {left.revision} ({left.model}) was left half-way by {left.by}: finished"
+        except FailedError as error:
+            note = _undone(world, store, left, ledger.live, error.message)
+    else:
+        note = _undone(world, store, left, ledger.live, "its promoter died")
+    tell(note)
+    return (note,)
+
+
+def _undone(world: ServingWorld, store: LedgerStore, left: Release, live: Release | None, why: str) -> str:
+    world.undo(left, live)
+    end(store, left, "failed", why)
+    return f"revision {left.revision} ({left.model}) was left half-way by {left.by}: undone, {why}"
+
+
+def running_canary(store: LedgerStore, begun: Release, percent: int) -> Release:
+    """Record that a proved release gets a share of the requests until it is promoted or taken back."""
+    ledger, token = store.read()
+    running = replace(begun, canary=percent, reason=f"canary, {percent} % of the requests")
+    store.write(ledger.changed(running), token)
+    return running
+
+
+def go_on(
+    target: ServiceTarget,
+    world: ServingWorld,
+    store: LedgerStore,
+    running: Release,
+    digest: str,
+    *,
+    canary: int | None,
+    tell: Tell,
+) -> Release:
+    """Give a running canary another share, or all requests. RefusedError when another model is meant."""
+    if running.digest != digest:
+        raise RefusedError(
+            f"a canary of {running.model} gets {running.canary} % of the requests",
+            hint=f"evctl promote {running.model} finishes it, evctl rollback takes it back",
+        )
+    before = store.read()[0].live
+    tell(f"revision {running.revision}: {running.model} from {running.canary} % to {canary or 100} %")
+    try:
+        if canary is not None:
+            world.apply(running, canary=canary)
+            for line in world.prove(running, target.proof_timeout_s):
+                tell(line)
+            return running_canary(store, running, canary)
+        world.commit(running)
+    except BaseException as error:
+        fail(world, store, running, before, error)
+    end(store, running, "live", "")
+    return running
+
+
+def take_back(world: ServingWorld, store: LedgerStore, running: Release, live: Release, tell: Tell) -> None:
+    """End a canary: the live release gets all requests again, proved."""
+    tell(f"taking back the canary of {running.model}")
+    world.undo(running, live)
+    end(store, running, "rolled_back", f"canary of {running.canary} % taken back")
+
+
+def refuse_beside_canary(ledger: Ledger) -> None:
+    """Raise RefusedError while a canary runs."""
+    if running := ledger.pending:
+        raise RefusedError(
+            f"a canary of {running.model} gets {running.canary} % of the requests",
+            hint="evctl rollback takes it back, evctl promote finishes it",
+        )

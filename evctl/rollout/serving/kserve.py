@@ -1,0 +1,241 @@
+"""The service on a cluster: a KServe InferenceService, written as plain dicts and proved by what its pods do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
+from evctl.kube import KubeApi, connect_kubernetes
+from evctl.rollout.cluster import ClusterLease, ConfigMapLedger, steady
+from evctl.rollout.ledger import Release
+from evctl.rollout.serving import kserve_checks as checks
+from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving.base import ProofError, Serving
+from evctl.rollout.serving.kserve_golden import Golden, direct, proxied, reachable
+from evctl.rollout.serving.kserve_objects import ServiceObjects
+from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge
+from evctl.rollout.target import ServiceTarget
+
+POLL_S = 0.5
+SETTLE_S = 2.0
+"""How long after the rollout the golden request may still meet an old pod, or a route that is not there yet."""
+
+
+class ClusterWorld:
+    """`ServingWorld` over the Kubernetes API.
+
+    Args:
+        api: the cluster; None connects as the profile and the environment say.
+    """
+
+    def __init__(self, target: ServiceTarget, api: KubeApi | None = None) -> None:
+        self._target = target
+        self._api = api or connect_kubernetes(target.settings.get("context"))
+        self._objects = ServiceObjects(self._api, target)
+        self._before: dict[str, Any] | None = None
+        self._warnings: tuple[str, ...] = ()
+
+    def ledger(self) -> ConfigMapLedger:
+        """Return the ledger."""
+        return ConfigMapLedger(self._api, self._target.namespace, self._target.name)
+
+    def lease(self, by: str) -> ClusterLease:
+        """Return the lease."""
+        return ClusterLease(self._api, self._target.namespace, self._target.name, by=by)
+
+    def read(self) -> Serving:
+        """Return what serves now. The digest is that of the release the service was last given."""
+        found = self._objects.read()
+        if found is None:
+            return Serving("absent")
+        notes, uri = spec.annotations_of(found), spec.storage_uri(found)
+        url = (found.get("status") or {}).get("url")
+        if notes.get(spec.URI) != uri:
+            return Serving("failing", uri=uri, url=url, detail=f"changed by {spec.last_other(found)}: {uri}")
+        revision, share = notes.get(spec.REVISION, ""), spec.share(found)
+        wanted = Wanted(self._target.name, str(uri), revision, self._mode(found), share)
+        verdict = judge(wanted, self._objects.observe(wanted, found, {}, 0.0))
+        proved = verdict.state == "rolled_out"
+        return Serving(
+            "serving" if proved else "failing",
+            digest=notes.get(spec.DIGEST),
+            version=notes.get(spec.MODEL),
+            uri=uri,
+            url=url,
+            detail="" if proved else verdict.told,
+            extra={
+                "mode": wanted.mode,
+                "revision": revision,
+                "percent": share,
+                "rolling": verdict.state == "waiting",
+            },
+        )
+
+    def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
+        """Return the predictor, its runtime and the provenance of a model. RefusedError when no runtime can serve it."""
+        target, mode = self._target, self._mode(self._objects.read())
+        runtime: dict[str, Any] | None = None
+        if named := target.settings.get("runtime"):
+            name, model_format = str(named), checks.runtime_format(self._api, target, str(named))
+        else:
+            amounts = {key: str(target.settings.get(key, usual)) for key, usual in (("cpu", "1"), ("memory", "2Gi"))}
+            runtime = spec.own_runtime(spec.image_of(target), **amounts)
+            name, model_format = runtime["metadata"]["name"], spec.OUR_FORMAT
+        self._warnings = tuple(checks.stock(manifest.get("versions") or {}, model_format))
+        return {
+            "kind": "kserve",
+            "mode": mode,
+            "runtime": runtime,
+            "annotations": {spec.MODE: mode, **spec.provenance(manifest, uri)},
+            "predictor": spec.predictor(target, uri, runtime=name, model_format=model_format, mode=mode),
+        }
+
+    def preflight(self, release: Release, *, canary: int | None) -> Sequence[str]:
+        """Check rights, owners, credentials, mode and runtime, and ask the server by a dry run."""
+        target, mode = self._target, str(release.spec["mode"])
+        checks.rights(self._api, target, mode)
+        found = self._objects.read()
+        self._mode(found)
+        checks.canary(mode, canary, first=found is None)
+        checks.replicas(target, mode)
+        warnings = [*self._warnings, *checks.service(target, found), *checks.credentials(self._api, target)]
+        if runtime := release.spec.get("runtime"):
+            self._objects.check_runtime(runtime)
+        else:
+            checks.runtime_format(self._api, target, release.spec["predictor"]["model"]["runtime"])
+        self._objects.dry_run(spec.service_body(target, release, canary=canary))
+        return warnings
+
+    def apply(self, release: Release, *, canary: int | None = None) -> None:
+        """Write the release's runtime and service; the pods that serve go on until the new ones are ready."""
+        if runtime := release.spec.get("runtime"):
+            self._objects.make_runtime(runtime)
+        self._before = steady(self._objects.read)
+        self._objects.write(spec.service_body(self._target, release, canary=canary), self._before)
+
+    def prove(self, release: Release, deadline_s: float) -> Iterator[str]:
+        """Wait for the rollout, then send the golden rows. ProofError as soon as a pod shows that it cannot be."""
+        begun = time.monotonic()
+        stock = release.spec["predictor"]["model"]["modelFormat"]["name"] == spec.STOCK_FORMAT
+        golden = steady(lambda: Golden.of(release, self._target.store, identity=not stock))
+        settled: float | None = None
+        unschedulable: dict[str, float] = {}
+        last = ""
+        while True:
+            now = time.monotonic()
+            try:
+                verdict, seen = self._verdict(release, unschedulable, now - begun)
+                told = verdict.told
+                if verdict.state == "failed":
+                    raise ProofError(self._objects.reason(verdict))
+                settled = (settled or now) if verdict.state == "rolled_out" else None
+                if settled is not None:
+                    problem = self._problem(golden, seen)
+                    if problem is None:
+                        yield f"{told}; golden rows answered as recorded"
+                        return
+                    if now - settled >= SETTLE_S:
+                        raise ProofError(problem)
+            except UnavailableError as error:
+                told = f"waiting: {error.message}"
+            if told != last:
+                last = told
+                yield told
+            if now - begun > deadline_s:
+                warning = self._objects.warning()
+                raise ProofError(f"not proved within {deadline_s:.0f} s: {last}" + (f"; {warning}" if warning else ""))
+            time.sleep(POLL_S)
+
+    def commit(self, release: Release) -> None:
+        """Send all requests to the proved release; only a canary's share has to be changed for it."""
+        found = steady(self._objects.read)
+        if found is None or spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
+            raise ConflictError(f"InferenceService {self._target.name} was changed meanwhile", hint="evctl history")
+        if spec.share(found) != 100:
+            self._objects.write(spec.service_body(self._target, release), found)
+            self._proved(release)
+
+    def undo(self, failed: Release, previous: Release | None) -> None:
+        """Give the service its previous release again, proved; what only the failed one brought is taken away."""
+        found = steady(self._objects.read)
+        known = {str(each.revision) for each in (failed, previous) if each}
+        if found is not None and spec.annotations_of(found).get(spec.REVISION) not in known:
+            raise ConflictError(
+                f"InferenceService {self._target.name} was changed by {spec.last_other(found)} meanwhile; "
+                "it was left as it is",
+                hint="evctl serving; evctl history",
+            )
+        if previous is None:
+            self._take_away(found)
+            return
+        if found is not None and spec.routed_to_newest(found, failed):
+            # Knative routes to the newest that is ready: all requests to the release before, and only then another one
+            self._objects.write(spec.service_body(self._target, failed, canary=0), found)
+            self._objects.write(spec.service_body(self._target, previous, canary=0), steady(self._objects.read))
+            self._proved(previous)
+        self.apply(previous)
+        self._proved(previous)
+
+    def start(self, release: Release) -> None:
+        """Write the release again, proved: for a service that was deleted."""
+        self.preflight(release, canary=None)
+        self.apply(release)
+        self._proved(release)
+
+    def stop(self) -> None:
+        """RefusedError: a cluster's service is not ours to stop."""
+        where = f"-n {self._target.namespace} isvc {self._target.name}"
+        raise RefusedError(
+            "a service on a cluster is not stopped by evctl",
+            hint=f"kubectl annotate {where} serving.kserve.io/stop=true",
+        )
+
+    def _proved(self, release: Release) -> None:
+        for _ in self.prove(release, self._target.proof_timeout_s):
+            pass
+
+    def _take_away(self, found: Mapping[str, Any] | None) -> None:
+        if found is None:
+            return
+        if found["metadata"].get("generation") == 1:  # never changed since the failed release made it
+            self._objects.delete(str(found["metadata"]["uid"]))
+        elif self._before is not None:
+            kept = {key: self._before["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+            body = {**{key: self._before[key] for key in ("apiVersion", "kind", "spec")}, "metadata": kept}
+            self._objects.write(body, found)
+        else:
+            raise FailedError(
+                f"InferenceService {self._target.name} is older than the ledger, which knows nothing to restore",
+                hint="evctl promote a good model",
+            )
+
+    def _mode(self, found: Mapping[str, Any] | None) -> str:
+        return checks.mode_of(self._api, self._target, found)
+
+    def _verdict(self, release: Release, unschedulable: dict[str, float], since: float) -> tuple[Verdict, Observed]:
+        found = self._objects.read()
+        uri = str(release.spec["predictor"]["model"]["storageUri"])
+        share = spec.share(found) if found else 100
+        wanted = Wanted(self._target.name, uri, str(release.revision), str(release.spec["mode"]), share)
+        seen = self._objects.observe(wanted, found, unschedulable, since)
+        return judge(wanted, seen), seen
+
+    def _problem(self, golden: Golden, seen: Observed) -> str | None:
+        """Return what is wrong with the answer to the golden request, None when nothing is."""
+        name, base = self._target.name, f"/api/v1/namespaces/{self._target.namespace}"
+        url = (((seen.service or {}).get("status") or {}).get("address") or {}).get("url")
+        try:
+            if reachable(url):
+                return golden.problem(name, direct(str(url)))
+            if seen.knative is None:
+                return golden.problem(name, proxied(self._api, f"{base}/services/{name}-predictor:80"))
+            created = (seen.knative.get("status") or {}).get("latestCreatedRevisionName")
+            for pod in seen.pods:
+                if (pod["metadata"].get("labels") or {}).get("serving.knative.dev/revision") == created:
+                    where = f"{pod['metadata']['name']}:{spec.CONTAINER_PORT}"
+                    return golden.problem(name, proxied(self._api, f"{base}/pods/{where}"))
+            return "no pod of the new revision is there to ask"
+        except (UnavailableError, NotFoundError, RefusedError) as error:
+            return error.message

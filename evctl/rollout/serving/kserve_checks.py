@@ -1,0 +1,222 @@
+"""What can be known before a change: rights, mode, runtime, credentials, owners. Raises before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from evctl.errors import ConflictError, EvctlError, NotAllowedError, NotFoundError, RefusedError
+from evctl.kube import KubeApi
+from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.target import ServiceTarget
+
+RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("serving.kserve.io", "inferenceservices", ("get", "create", "patch", "delete")),
+    ("serving.kserve.io", "servingruntimes", ("get", "create", "patch")),
+    ("apps", "deployments", ("list",)),
+    ("", "pods", ("list",)),
+    ("", "pods/log", ("get",)),
+    ("", "services/proxy", ("get", "create")),
+    ("", "serviceaccounts", ("get",)),
+    ("", "configmaps", ("get", "create", "patch")),
+    ("coordination.k8s.io", "leases", ("get", "create", "update")),
+)
+"""What a promotion needs in the service's namespace; `role.yaml` beside this package says the same."""
+KNATIVE_RIGHTS = (
+    ("serving.knative.dev", "services", ("get",)),
+    ("serving.knative.dev", "revisions", ("get",)),
+    ("", "pods/proxy", ("get", "create")),
+)
+ROLE = "kubectl apply -n {namespace} -f evctl/rollout/role.yaml"
+WORKLOAD_IDENTITY = (
+    "eks.amazonaws.com/role-arn",
+    "iam.gke.io/gcp-service-account",
+    "azure.workload.identity/client-id",
+)
+OLD_NAMES = {"RawDeployment": "Standard", "Serverless": "Knative"}
+
+
+def rights(api: KubeApi, target: ServiceTarget, mode: str) -> None:
+    """Raise NotAllowedError naming each verb that is missing."""
+    needed = RIGHTS + (KNATIVE_RIGHTS if mode == "Knative" else ())
+    missing = [
+        f"{verb} {resource}{'.' + group if group else ''}"
+        for group, resource, verbs in needed
+        for verb in verbs
+        if not api.can_i(verb, group, resource, target.namespace)[0]
+    ]
+    if missing:
+        raise NotAllowedError(
+            f"missing rights in namespace {target.namespace}: {', '.join(missing)}",
+            hint=ROLE.format(namespace=target.namespace),
+        )
+
+
+def mode_of(api: KubeApi, target: ServiceTarget, service: Mapping[str, Any] | None) -> str:
+    """Return Standard or Knative. RefusedError when the profile says another mode than the service has."""
+    asked = str(target.settings.get("mode") or "auto")
+    if service is not None:
+        told = (service.get("status") or {}).get("deploymentMode") or spec.annotations_of(service).get(spec.MODE)
+        if told:
+            has = OLD_NAMES.get(told, told)
+            if asked not in ("auto", has):
+                raise RefusedError(
+                    f"InferenceService {target.name} runs in {has} mode, which KServe does not change to {asked}",
+                    hint=f"set serving: {{mode: {has}}}, or give the service another name",
+                )
+            return str(has)
+    return asked if asked != "auto" else _default_mode(api)
+
+
+def _default_mode(api: KubeApi) -> str:
+    # not everyone may read KServe's settings: what the cluster serves tells as well
+    with contextlib.suppress(NotFoundError, NotAllowedError, ValueError):
+        settings = api.get("/api/v1/namespaces/kserve/configmaps/inferenceservice-config")
+        mode = json.loads((settings.get("data") or {}).get("deploy") or "{}").get("defaultDeploymentMode")
+        if mode:
+            return OLD_NAMES.get(mode, str(mode))
+    try:
+        api.get("/apis/serving.knative.dev/v1")
+    except (NotFoundError, NotAllowedError):
+        return "Standard"
+    return "Knative"
+
+
+def runtime_format(api: KubeApi, target: ServiceTarget, name: str) -> str:
+    """Return the model format that a named runtime serves. RefusedError: it does not exist, or serves neither of ours."""
+    found: dict[str, Any] | None = None
+    for path in (
+        spec.runtime_path(target.namespace, name),
+        f"/apis/serving.kserve.io/v1alpha1/clusterservingruntimes/{name}",
+    ):
+        try:
+            found = api.get(path)
+            break
+        except NotFoundError:
+            continue
+        except NotAllowedError:
+            if name == spec.STOCK_RUNTIME:
+                return spec.STOCK_FORMAT  # every KServe has it; reading it needs a right on the whole cluster
+            raise
+    if found is None:
+        raise RefusedError(
+            f"there is no ServingRuntime {name}", hint="kubectl get servingruntimes,clusterservingruntimes"
+        )
+    formats = [str(each.get("name")) for each in (found.get("spec") or {}).get("supportedModelFormats") or ()]
+    for each in (spec.OUR_FORMAT, spec.STOCK_FORMAT):
+        if each in formats:
+            return each
+    raise RefusedError(f"ServingRuntime {name} serves {', '.join(formats) or 'nothing'}, not {spec.OUR_FORMAT}")
+
+
+def service(target: ServiceTarget, found: Mapping[str, Any] | None) -> Sequence[str]:
+    """Check who keeps the standing InferenceService. Returns warnings. RefusedError, ConflictError: it is another's."""
+    if found is None:
+        return ()
+    if owner := spec.gitops_owner(found):
+        raise RefusedError(
+            f"InferenceService {target.name} is kept by {owner}, which would take the change back",
+            hint="change the model in its repository, or take the service out of it",
+        )
+    notes = spec.annotations_of(found)
+    if spec.REVISION not in notes:
+        raise ConflictError(
+            f"InferenceService {target.name} in {target.namespace} was not made by evctl, but by "
+            f"{spec.last_other(found)}; it serves {spec.storage_uri(found)}",
+            hint="set serving: {name: ANOTHER}, or delete it and promote again",
+        )
+    for key in ("serving.kserve.io/disable-auto-update", "serving.kserve.io/stop"):
+        if notes.get(key) == "true":
+            raise RefusedError(
+                f"InferenceService {target.name} has {key}=true: KServe would not act on a change",
+                hint=f"kubectl annotate -n {target.namespace} isvc {target.name} {key}-",
+            )
+    foreign = spec.foreign_annotations(found)
+    return (f"annotations of others stay: {', '.join(foreign)}",) if foreign else ()
+
+
+def credentials(api: KubeApi, target: ServiceTarget) -> Sequence[str]:
+    """Check that the pods can read the store. Returns warnings. RefusedError with what to make."""
+    uri = str(target.store.get("uri") or "")
+    scheme = urlsplit(uri).scheme
+    if scheme not in spec.SCHEMES:
+        raise RefusedError(
+            f"pods cannot read the store {uri}", hint=f"set store: {{uri: ...}} to one of {', '.join(spec.SCHEMES)}"
+        )
+    name, secret = target.settings.get("service_account"), target.store.get("secret")
+    if not name:
+        if scheme in ("s3", "gs"):
+            return (f"no service account: pods read {uri} without credentials",)
+        return ()
+    make = "evctl secrets apply --store" if secret else f"kubectl create serviceaccount -n {target.namespace} {name}"
+    try:
+        account = api.get(f"/api/v1/namespaces/{target.namespace}/serviceaccounts/{name}")
+    except NotFoundError as error:
+        raise RefusedError(f"there is no service account {name} in {target.namespace}", hint=make) from error
+    if secret and secret not in [each.get("name") for each in account.get("secrets") or ()]:
+        raise RefusedError(f"service account {name} does not name the store's secret {secret}", hint=make)
+    identity = any(key in spec.annotations_of(account) for key in WORKLOAD_IDENTITY)
+    if scheme in ("s3", "gs") and not identity and not account.get("secrets"):
+        return (f"service account {name} has no secret and no workload identity: pods may not read {uri}",)
+    return ()
+
+
+def canary(mode: str, percent: int | None, *, first: bool) -> None:
+    """Raise RefusedError where a canary would be ignored."""
+    if percent is None:
+        return
+    if mode != "Knative":
+        raise RefusedError(
+            "a canary needs a traffic split: in Standard mode KServe ignores canaryTrafficPercent and rolls out to all",
+            hint="install Knative Serving and set serving: {mode: Knative}; KServe before 0.21 without the Gateway API "
+            "has no other",
+        )
+    if first:
+        raise RefusedError("the first release gets all requests: there is nothing to split with", hint="evctl promote")
+
+
+def replicas(target: ServiceTarget, mode: str) -> None:
+    """Raise RefusedError for a service without a pod to prove."""
+    if mode == "Standard" and int(target.settings.get("min_replicas", 1)) < 1:
+        raise RefusedError(
+            "min_replicas: 0 leaves no pod to prove in Standard mode", hint="set serving: {min_replicas: 1}"
+        )
+
+
+def stock(manifest_versions: Mapping[str, str], model_format: str) -> Sequence[str]:
+    """Return warnings about serving with KServe's own sklearn server."""
+    if model_format != spec.STOCK_FORMAT:
+        return ()
+    trained = str(manifest_versions.get("scikit-learn", "?"))
+    told = [f"{spec.STOCK_RUNTIME} does not tell which model answers: its storageUri is taken for it"]
+    if not trained.startswith(spec.STOCK_SKLEARN + "."):
+        told.append(
+            f"the model was trained with scikit-learn {trained}, {spec.STOCK_RUNTIME} has {spec.STOCK_SKLEARN}: "
+            "it may load and then fail on each request"
+        )
+    return tuple(told)
+
+
+def dry_run(api: KubeApi, path: str, body: Mapping[str, Any], *, force: bool = False) -> None:
+    """Ask the server whether it would take a change. RefusedError, ConflictError naming who and what."""
+    try:
+        api.apply(path, body, spec.MANAGER, dry_run=True, force=force)
+    except ConflictError as error:
+        raise conflict(body, error) from error
+    except NotFoundError as error:
+        raise RefusedError(
+            f"the cluster knows no {body['kind']}, or there is no namespace {body['metadata'].get('namespace')}",
+            hint="install KServe; kubectl create namespace ...",
+        ) from error
+
+
+def conflict(body: Mapping[str, Any], error: EvctlError) -> ConflictError:
+    """Return a server-side apply's conflict in our words; the server's name the manager and the fields."""
+    what = f"{body['kind']} {body['metadata']['name']}"
+    return ConflictError(
+        f"{what} is kept by somebody else: {error.message}",
+        hint="agree with them, or set serving: {take_over: true} once",
+    )

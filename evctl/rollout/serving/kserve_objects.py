@@ -1,0 +1,145 @@
+"""One service's objects on the cluster: read, observed, written with care. Raises only `evctl.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evctl.errors import ConflictError, EvctlError, NotFoundError, trim
+from evctl.kube import KubeApi
+from evctl.rollout.cluster import steady
+from evctl.rollout.serving import kserve_checks as checks
+from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted
+from evctl.rollout.target import ServiceTarget
+
+ATTEMPTS = 8
+Object = Mapping[str, Any]
+
+
+class ServiceObjects:
+    """The InferenceService of a target, and what the cluster made of it."""
+
+    def __init__(self, api: KubeApi, target: ServiceTarget) -> None:
+        self.api, self._target = api, target
+        self._path = spec.isvc_path(target.namespace, target.name)
+        self._force = bool(target.settings.get("take_over"))
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the InferenceService, None if there is none."""
+        return self._maybe(self._path)
+
+    def dry_run(self, body: Object) -> None:
+        """Ask the server whether it would take the service so. RefusedError, ConflictError naming who and what."""
+        checks.dry_run(self.api, self._path, body, force=self._force)
+
+    def write(self, body: Object, base: Object | None) -> None:
+        """Apply if nobody changed the service since `base` was read. ConflictError naming who did."""
+        steady(lambda: self.dry_run(body))
+        for _ in range(ATTEMPTS):
+            wanted = dict(body)
+            if base is not None:
+                wanted["metadata"] = {**body["metadata"], "resourceVersion": base["metadata"]["resourceVersion"]}
+            try:
+                self._apply(self._path, wanted)
+                return
+            except ConflictError as error:
+                now = steady(self.read)
+                if now is not None and _is_written(body, now):
+                    return  # ours, although its answer was lost
+                if "Apply failed with" in error.message:
+                    raise checks.conflict(body, error) from error
+                if now is None or base is None or spec.intent(now) != spec.intent(base):
+                    who = spec.last_other(now) if now else "somebody who deleted it"
+                    raise ConflictError(
+                        f"InferenceService {self._target.name} was changed by {who} while this was being written: "
+                        f"{spec.storage_uri(now) if now else 'it is gone'}",
+                        hint="evctl serving, then the same command",
+                    ) from error
+                base = now  # only its status moved
+        raise ConflictError(
+            f"InferenceService {self._target.name} changes without pause", hint="the same command again"
+        )
+
+    def delete(self, uid: str) -> None:
+        """Delete the service if it still is the one of this uid."""
+        try:
+            steady(lambda: self.api.delete(self._path, {"preconditions": {"uid": uid}}))
+        except NotFoundError:
+            return
+
+    def check_runtime(self, runtime: Object) -> None:
+        """Ask the server whether it would take a runtime that is not there yet."""
+        path = self._runtime_path(runtime)
+        if self._maybe(path) is None:
+            checks.dry_run(self.api, path, runtime)
+
+    def make_runtime(self, runtime: Object) -> None:
+        """Make a runtime that is not there yet; one that is, is named by its content and never edited."""
+        path = self._runtime_path(runtime)
+        if steady(lambda: self._maybe(path)) is None:
+            steady(lambda: checks.dry_run(self.api, path, runtime))
+            self._apply(path, runtime)
+
+    def observe(self, wanted: Wanted, found: Object | None, first: dict[str, float], since: float) -> Observed:
+        """Return what the cluster made of the service; `first` keeps when a pod was first seen without a node."""
+        namespace, name = self._target.namespace, self._target.name
+        selector = f"serving.kserve.io/inferenceservice={name}"
+        pods = self.api.list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        for pod in pods:
+            if "Unschedulable" in {each.get("reason") for each in (pod.get("status") or {}).get("conditions") or ()}:
+                first.setdefault(pod["metadata"]["name"], since)
+        waited = {pod: since - start for pod, start in first.items()}
+        if wanted.mode == "Knative":
+            base = f"/apis/serving.knative.dev/v1/namespaces/{namespace}"
+            knative = self._maybe(f"{base}/services/{name}-predictor")
+            created = ((knative or {}).get("status") or {}).get("latestCreatedRevisionName")
+            latest = self._maybe(f"{base}/revisions/{created}") if created else None
+            return Observed(found, pods, knative=knative, latest=latest, since=since, unschedulable=waited)
+        made = self.api.list(f"/apis/apps/v1/namespaces/{namespace}/deployments", labelSelector=selector)
+        return Observed(found, pods, made, since=since, unschedulable=waited)
+
+    def reason(self, verdict: Verdict) -> str:
+        """Return a failure with the pod's own last words."""
+        words = verdict.words
+        if verdict.pod and not words:
+            try:
+                lines = self.api.pod_log(
+                    self._target.namespace, verdict.pod, container=verdict.container, tail=20, previous=verdict.previous
+                )
+                words = "\n".join(lines)
+            except EvctlError:
+                words = ""  # the log may be gone with its node; the status said the rest
+        last = next((line for line in reversed(words.splitlines()) if line.strip()), "")
+        return f"{verdict.told}: {trim(last, 200)}" if last else verdict.told
+
+    def warning(self) -> str:
+        """Return the pods' last warning event: some reasons are told nowhere else (kubeflow-facts 13)."""
+        try:
+            path = f"/api/v1/namespaces/{self._target.namespace}/events"
+            events = self.api.list(path, fieldSelector="type=Warning")
+        except EvctlError:
+            return ""  # not everyone may read events, and they only add to what is told
+        of = f"{self._target.name}-predictor"
+        about = [each for each in events if str(each["involvedObject"].get("name", "")).startswith(of)]
+        about.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+        return f"{about[-1].get('reason')}: {trim(str(about[-1].get('message')), 160)}" if about else ""
+
+    def _apply(self, path: str, body: Object) -> None:
+        # an apply whose answer was lost is the same apply again
+        steady(lambda: self.api.apply(path, body, spec.MANAGER, force=self._force))
+
+    def _runtime_path(self, runtime: Object) -> str:
+        return spec.runtime_path(self._target.namespace, runtime["metadata"]["name"])
+
+    def _maybe(self, path: str) -> dict[str, Any] | None:
+        try:
+            return self.api.get(path)
+        except NotFoundError:
+            return None
+
+
+def _is_written(body: Object, now: Object) -> bool:
+    ours, theirs = spec.annotations_of(body), spec.annotations_of(now)
+    same = all(ours.get(key) == theirs.get(key) for key in (spec.REVISION, spec.URI))
+    return same and spec.share(body) == spec.share(now)
