@@ -76,9 +76,9 @@ def tally(values: Floats, edges: Sequence[float], low: float, high: float) -> Ta
 def tail_keys(values: Floats) -> dict[int, int]:
     """Count values by sign and size: 0 is zero, else sign * (TAIL_LIMIT * TAIL_STEPS + floor(8 log2 |x|))."""
     size = np.abs(values)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # zero has no octave; where() does not take it
         octaves = np.floor(TAIL_STEPS * np.log2(size))
-    keys = np.where(size > 0, np.sign(values) * (octaves + TAIL_LIMIT * TAIL_STEPS), 0).astype(np.int64)
+        keys = np.where(size > 0, np.sign(values) * (octaves + TAIL_LIMIT * TAIL_STEPS), 0).astype(np.int64)
     found, counts = np.unique(keys, return_counts=True)
     return {int(k): int(c) for k, c in zip(found, counts, strict=True)}
 
