@@ -12,10 +12,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evctl.errors import ConflictError
+from evctl.errors import ConflictError, FailedError, trim
 from evctl.rollout.ledger import Ledger
 
 LEASE_S = 60.0
@@ -53,7 +54,13 @@ class FileLedger:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return Ledger(), None
-        return Ledger.from_json(content), hashlib.sha256(content).hexdigest()
+        try:
+            return Ledger.from_json(content), hashlib.sha256(content).hexdigest()
+        except (ValueError, KeyError, TypeError) as error:
+            raise FailedError(
+                f"the release ledger {self._path} is not readable: {trim(str(error))}",
+                hint="put a copy of it back, or move it away: the history is lost then, what serves goes on",
+            ) from error
 
     def write(self, ledger: Ledger, token: str | None) -> str:
         """Write if nobody wrote since. ConflictError otherwise."""
@@ -77,9 +84,10 @@ class FileLease:
         with _exclusive(self._path):
             held = self._read()
             if held and held["identity"] != self._identity and held["expires"] > time.time() and not _dead(held):
-                left = max(1, int(held["expires"] - time.time()))
+                until = datetime.fromtimestamp(held["expires"], UTC).isoformat(timespec="seconds")
                 raise ConflictError(
-                    f"{held['by']} (process {held['pid']} on {held['host']}) is promoting; the lease ends in {left} s",
+                    f"{held['by']} (process {held['pid']} on {held['host']}) is promoting; "
+                    f"the lease holds until {until.replace('+00:00', 'Z')} unless it is renewed",
                     hint="wait for it, then evctl history",
                 )
             self._write()
@@ -102,8 +110,8 @@ class FileLease:
     def _read(self) -> dict[str, Any] | None:
         try:
             document: dict[str, Any] = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return None
+        except (FileNotFoundError, ValueError):
+            return None  # one that a full disk or a power cut spoiled holds nobody up
         return document
 
     def _write(self) -> None:
