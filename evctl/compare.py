@@ -8,7 +8,7 @@ from typing import Any
 from evctl.backends.base import Backend, Outputs, Run
 from evctl.errors import EvctlError
 
-METRICS = ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier")
+METRICS = ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier", "ece")
 """In this order; whatever else is a number in a Metrics artifact follows."""
 
 

@@ -60,6 +60,13 @@ class NotifyReport:
         return f"{told}; " + ", ".join(parts)
 
     @property
+    def undelivered(self) -> str:
+        """Which channels did not take it, and why, in one line; empty when all did."""
+        return ", ".join(
+            f"{d.channel} after {d.attempts} attempt(s): {d.reason}" for d in self.deliveries if d.status == "failed"
+        )
+
+    @property
     def log(self) -> str:
         """The message and each delivery as lines for the task's log."""
         return "\n".join([self.message.title, self.message.text, *(f"channel {p}" for p in self._channel_lines())])

@@ -170,7 +170,7 @@ def build(
     )
     files = {name: _sha256(folder / name) for name in CONTENT}
     digest = content_digest(files, schema)
-    kept = ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier", "sessions", "vehicles")
+    kept = ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier", "ece", "sessions", "vehicles")
     manifest = Manifest(
         name=MODEL_NAME,
         version=f"{provenance['data_version']}-{digest[:12]}",

@@ -19,6 +19,7 @@ from sklearn.metrics import (
 )
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ev_ml.calibration import expected_calibration_error, reliability
 from ev_ml.errors import DataError
 from ev_ml.schema import CLASSES, LABEL
 from ev_ml.split import held_out_vehicles, vehicle_key
@@ -62,6 +63,12 @@ class Evaluation:
     thresholds: dict[str, float] = field(default_factory=dict)
     candidates: dict[str, float] = field(default_factory=dict)
     chosen: str = ""
+    ece: float = 0.0
+    """Expected calibration error: how far, on average, confidence is from accuracy (`ev_ml.calibration`)."""
+    calibration: list[list[float]] = field(default_factory=list)
+    """Per bin of confidence: mean confidence, share that was right, sessions."""
+    roc_thresholds: list[float] = field(default_factory=list)
+    """The score from which on a session is told faulty, for each point of `roc`."""
 
     @property
     def summary(self) -> str:
@@ -115,6 +122,8 @@ def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation
     recall = {c: float((told[truth == c] == c).mean()) if (truth == c).any() else 0.0 for c in classes}
     onehot = truth[:, None] == np.asarray(model.classes)[None, :]
     faults = [c for c in classes if c != healthy and (truth == c).any()]
+    calibration = reliability(probability, told == truth)
+    roc, thresholds = _roc(fault, score) if both else ([], [])
     return Evaluation(
         accuracy=float((told == truth).mean()),
         recall=float(np.mean([recall[c] for c in faults])) if faults else 0.0,
@@ -126,7 +135,7 @@ def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation
         classes=classes,
         per_class=_per_class(test["vehicle_id"], truth, told, classes, recall, seed),
         confusion=confusion_matrix(truth, told, labels=list(classes)).tolist(),
-        roc=_roc(fault, score) if both else [],
+        roc=roc,
         pr=_pr(fault, score) if both else [],
         importances=_importances(model, test, seed),
         sessions=len(test),
@@ -134,6 +143,9 @@ def judge(model: FaultModel, test: pd.DataFrame, *, seed: int = 0) -> Evaluation
         thresholds=model.thresholds,
         candidates=model.candidates,
         chosen=model.chosen,
+        ece=expected_calibration_error(calibration),
+        calibration=calibration,
+        roc_thresholds=thresholds,
     )
 
 
@@ -175,12 +187,14 @@ def _per_class(
 
 def _thin(points: np.ndarray) -> list[list[float]]:
     keep = np.unique(np.linspace(0, len(points) - 1, min(CURVE_POINTS, len(points))).astype(int))
-    return [[round(float(x), 5), round(float(y), 5)] for x, y in points[keep]]
+    return [[round(float(value), 5) for value in row] for row in points[keep]]
 
 
-def _roc(fault: np.ndarray, score: np.ndarray) -> list[list[float]]:
-    rate, hit, _ = roc_curve(fault, score)
-    return _thin(np.column_stack([rate, hit]))
+def _roc(fault: np.ndarray, score: np.ndarray) -> tuple[list[list[float]], list[float]]:
+    rate, hit, cut = roc_curve(fault, score)
+    # the first point is "tell nothing": scikit-learn's infinity is no JSON, and no score is above one
+    rows = _thin(np.column_stack([rate, hit, np.minimum(cut, 1.0)]))
+    return [row[:2] for row in rows], [row[2] for row in rows]
 
 
 def _pr(fault: np.ndarray, score: np.ndarray) -> list[list[float]]:

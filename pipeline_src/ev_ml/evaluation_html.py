@@ -29,6 +29,7 @@ def figures(evaluation: Mapping[str, Any]) -> str:
         ("pr_auc", "PR-AUC, any fault", "{:.3f}"),
         ("roc_auc", "ROC-AUC", "{:.3f}"),
         ("false_alarms_per_1000", "false alarms per 1,000", "{:.1f}"),
+        ("ece", "calibration error", "{:.3f}"),
         ("vehicles", "held-out vehicles", "{:,.0f}"),
     )
     values = {
@@ -46,6 +47,7 @@ def evaluation_sections(evaluation: Mapping[str, Any]) -> str:
             section("Which fault is taken for which", _confusion(evaluation)),
             section("Recall per class", _recalls(evaluation)),
             section("Any fault against healthy", _curves(evaluation)),
+            section("As sure as it is right", _calibration(evaluation)),
             section("What the model looks at", _importances(evaluation)),
         )
     )
@@ -104,6 +106,20 @@ def _curves(evaluation: Mapping[str, Any]) -> str:
         ]
         drawn.append(charts.curve(lines, x="recall", y="precision", title="Precision against recall"))
     return f'<div class="grid">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _calibration(evaluation: Mapping[str, Any]) -> str:
+    bins = evaluation.get("calibration") or ()
+    if not bins:
+        return ""
+    lines = [
+        charts.Line("model", [(sure, right) for sure, right, _ in bins]),
+        charts.Line("perfect", [(0, 0), (1, 1)], dashed=True),
+    ]
+    drawn = charts.curve(lines, x="confidence", y="share that was right", title="Calibration")
+    rows = [(f"{sure:.3f}", f"{right:.3f}", f"{count:,.0f}") for sure, right, count in bins]
+    listed = table(("confidence", "right", "sessions"), rows, frozenset({0, 1, 2}))
+    return f'<div class="grid">{drawn}<figure><figcaption>In figures</figcaption>{listed}</figure></div>'
 
 
 def _importances(evaluation: Mapping[str, Any]) -> str:

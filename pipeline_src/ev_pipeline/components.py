@@ -120,10 +120,11 @@ def evaluate_fault_model(
     found = evaluate(Path(model.path), Path(features.path))
     Path(evaluation.path).write_text(found.to_json())
     Path(page.path).write_text(evaluation_html(json.loads(found.to_json())))
-    for name in ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier"):
+    for name in ("accuracy", "recall", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier", "ece"):
         metrics.log_metric(name, getattr(found, name))
     metrics.metadata["summary"] = found.summary
     classification_metrics.log_confusion_matrix(list(found.classes), found.confusion)
+    classification_metrics.log_roc_curve([x for x, _ in found.roc], [y for _, y in found.roc], found.roc_thresholds)
     # kfp writes no file for these, and a local cache takes an artifact without one for lost
     Path(metrics.path).write_text(found.to_json())
     Path(classification_metrics.path).write_text(json.dumps(found.confusion))
@@ -217,7 +218,7 @@ def setup_drift_monitoring(
 
 def notify_pipeline_status(
     status: dsl.PipelineTaskFinalStatus, run_id: str, environment: str, notify: dict
-) -> NamedTuple("Outputs", [("outcome", str), ("summary", str)]):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", [("outcome", str), ("summary", str), ("undelivered", str)]):  # type: ignore[valid-type]
     """Tell truly how the run ended: looked up by run id, since the status handed in may not know."""
     import json
     import os
@@ -226,13 +227,17 @@ def notify_pipeline_status(
 
     from evctl.notify import notify_run
 
-    record_file = os.environ.get("EVCTL_RUN_RECORD")
+    record_file, told = os.environ.get("EVCTL_RUN_RECORD"), None
     if record_file:
         record = json.loads(Path(record_file).read_text())
+        # a pod has no place to remember in: there the receiver drops a repeat by its key
+        told = Path(record_file).parent / "told"
     else:
         from evctl.backends.metadata.record import record_of
 
         record = record_of(run_id, environment)
-    report = notify_run(record, notify)
+    report = notify_run(record, notify, marker_dir=told)
     print(report.log)
-    return NamedTuple("Outputs", [("outcome", str), ("summary", str)])(report.message.state, report.summary)
+    return NamedTuple("Outputs", [("outcome", str), ("summary", str), ("undelivered", str)])(
+        report.message.state, report.summary, report.undelivered
+    )

@@ -39,7 +39,7 @@ def make_bundle(folder: Path, data_version: str, *, seed: int, recall: float = R
     joblib.dump(model, work / "m.joblib")
     frame.to_parquet(work / "f.parquet")
     evaluation: dict[str, Any] = dict.fromkeys(
-        ("accuracy", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier", "sessions", "vehicles"), 0.9
+        ("accuracy", "pr_auc", "roc_auc", "false_alarms_per_1000", "brier", "ece", "sessions", "vehicles"), 0.9
     )
     evaluation |= {"recall": recall, "per_class": {name: {"recall": recall} for name in classes}}
     return build(

@@ -141,4 +141,7 @@ def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod]) -> tuple[
     for task, driver, blocked in shown:
         who = task.replace("-", "_") + (" (its driver)" if driver else "")
         said.append(f"{who} cannot start: {blocked}")
+    for execution in sources.metadata.executions if sources.metadata else ():
+        if undelivered := execution.outputs.get("undelivered"):
+            said.append(f"not told how it ended: {undelivered}")
     return tuple(said)

@@ -52,8 +52,16 @@ def to_run(document: Mapping[str, Any], nodes: Sequence[Node], *, alive: bool, w
         gate=_gate(nodes, values, document),
         model=RegisteredModel(model["version"], model["uri"]) if model else None,
         reason=reason,
-        warnings=tuple(document.get("warnings", ())),
+        warnings=(*document.get("warnings", ()), *_untold(nodes, document)),
     )
+
+
+def _untold(nodes: Sequence[Node], document: Mapping[str, Any]) -> Iterator[str]:
+    """Say whom the run's end could not be told to."""
+    for node in nodes:
+        entry = document["tasks"].get(node.name, {}) if node.always_runs else {}
+        if undelivered := (entry.get("outputs") or {}).get("undelivered"):
+            yield f"not told how it ended: {undelivered}"
 
 
 def _values(document: Mapping[str, Any]) -> dict[str, Any]:
