@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,10 @@ def operator(
     monkeypatch.setenv("EVCTL_PROFILES", str(tmp_path / "profiles"))
     found.may(*ALL)
     yield found
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept
+    for value in (*VALUES.values(), *STORE.values()):
+        assert not [path for path in kept if value.encode() in path.read_bytes()]
     root.removeHandler(handler)
     root.setLevel(before)
 
@@ -247,22 +251,20 @@ def test_a_dead_api_server_is_exit_9(operator: Operator, tmp_path: Path) -> None
     assert operator.apply(VALUES, code=9)["code"] == "unavailable"
 
 
-@pytest.mark.parametrize("answers", [lambda key, hide_input: f"{VALUES[key]}"])
 def test_without_a_file_the_required_keys_are_asked_for_unseen(
-    operator: Operator, answers: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, bool]] = []
 
     def prompt(key: str, *, hide_input: bool) -> str:
         asked.append((key, hide_input))
-        return answers(key, hide_input)
-
-    monkeypatch.setattr("typer.prompt", prompt)
+        return VALUES[key]
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setattr("typer.prompt", prompt)
     monkeypatch.setattr("sys.stdin", Terminal())
     assert run(["secrets", "apply", "--env", "cluster"]) == 0
     assert asked == [("TELEMETRY_TOKEN", True)]
