@@ -32,7 +32,7 @@ def serving(
     target = release.target_of(resolve.profile(env))
     world = promotion.open_world(target)
     if action is not Action.show:
-        promotion.switch(world, on=action is Action.start, by=release.by(), tell=say)
+        promotion.switch(target, world, on=action is Action.start, by=release.by(), tell=say)
     now, live = world.read(), world.ledger().read()[0].live
     document: dict[str, Any] = {
         "service": target.name,

@@ -5,24 +5,22 @@ The pipeline's deploy step calls `deploy`; the commands call `promote` and `roll
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from evctl.errors import EvctlError, NotFoundError, RefusedError, UnavailableError
+from evctl.errors import NotFoundError, RefusedError
 from evctl.rollout import policy
-from evctl.rollout.ledger import Lease, Ledger, LedgerStore, Release
+from evctl.rollout.ledger import Ledger, Release
+from evctl.rollout.locking import Held, LostLeaseError, locked
 from evctl.rollout.recovery import end, fail, go_on, recover, refuse_beside_canary, running_canary, take_back
 from evctl.rollout.registry import manifest_of
 from evctl.rollout.serving.base import ServingWorld
 from evctl.rollout.target import ServiceTarget
 
 Tell = Callable[[str], None]
-RENEW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,8 @@ def promote(
         from ev_ml.bundle import versions
 
         policy.check_versions(manifest, versions())
-    with _locked(world, by) as store:
+    with locked(world, by) as held:
+        store = held.store
         notes = recover(target, world, store, tell)
         ledger, _ = store.read()
         live, serving = ledger.live, world.read()
@@ -105,7 +104,7 @@ def promote(
             )
         note = policy.check_champion(manifest["metrics"], live, max_drop=target.max_recall_drop, override=override)
         release = _release(world, manifest, model_uri, run_id=run_id, by=by, reason=note or "")
-        done = _roll(target, world, store, release, canary=canary, tell=tell)
+        done = _roll(target, world, held, release, canary=canary, tell=tell)
     return _outcome(done, live, start, notes)
 
 
@@ -126,7 +125,8 @@ def rollback(
 ) -> Outcome:
     """Bring back the last good release, or revision `to`, as a new revision. RefusedError if there is none."""
     start = time.monotonic()
-    with _locked(world, by) as store:
+    with locked(world, by) as held:
+        store = held.store
         notes = recover(target, world, store, tell)
         ledger, _ = store.read()
         live = ledger.live
@@ -146,17 +146,18 @@ def rollback(
             metrics=wanted.metrics, rollback_of=live.revision if live else 0,
             restores=wanted.restores or wanted.revision,
         )  # fmt: skip
-        done = _roll(target, world, store, release, canary=None, tell=tell)
+        done = _roll(target, world, held, release, canary=None, tell=tell)
     return _outcome(done, live, start, notes)
 
 
-def switch(world: ServingWorld, *, on: bool, by: str, tell: Tell = lambda line: None) -> None:
+def switch(target: ServiceTarget, world: ServingWorld, *, on: bool, by: str, tell: Tell = lambda line: None) -> None:
     """Start the live release again, or stop it, under the lease. NotFoundError when there is none to start."""
-    with _locked(world, by) as store:
+    with locked(world, by) as held:
         if not on:
             world.stop()
             return
-        live = store.read()[0].live
+        recover(target, world, held.store, tell)
+        live = held.store.read()[0].live
         if live is None:
             raise NotFoundError("there is no release to start", hint="evctl promote")
         if world.read().state != "serving":
@@ -181,7 +182,7 @@ def _rollback_to(ledger: Ledger, to: int | None) -> Release:
 def _roll(
     target: ServiceTarget,
     world: ServingWorld,
-    store: LedgerStore,
+    held: Held,
     release: Release,
     *,
     canary: int | None,
@@ -189,6 +190,7 @@ def _roll(
 ) -> Release:
     for warning in world.preflight(release, canary=canary):
         tell(f"warning: {warning}")
+    store = held.store
     ledger, token = store.read()
     before = ledger.live
     ledger, begun = ledger.begin(release, target.history_limit)
@@ -200,7 +202,10 @@ def _roll(
             tell(line)
         if canary is not None:
             return running_canary(store, begun, canary)
+        held.check()
         world.commit(begun)
+    except LostLeaseError:
+        raise
     except BaseException as error:
         fail(world, store, begun, before, error)
     end(store, begun, "live")
@@ -215,31 +220,6 @@ def _release(
         run_id=run_id or manifest["provenance"].get("run_id"), status="pending", at=_now(), by=by, reason=reason,
         spec=world.spec(manifest, uri), metrics=manifest["metrics"],
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _locked(world: ServingWorld, by: str) -> Iterator[LedgerStore]:
-    lease = world.lease(by)
-    lease.acquire()
-    stop = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(lease, stop), daemon=True)
-    renewing.start()
-    try:
-        yield world.ledger()
-    finally:
-        stop.set()
-        renewing.join()
-        lease.release()
-
-
-def _renew(lease: Lease, stop: threading.Event) -> None:
-    while not stop.wait(RENEW_S):
-        try:
-            lease.renew()
-        except UnavailableError:
-            continue  # it holds for several renewals
-        except EvctlError:
-            return  # the ledger's compare-and-swap tells whoever goes on
 
 
 def _outcome(done: Release, before: Release | None, start: float, notes: tuple[str, ...]) -> Outcome:
