@@ -38,6 +38,8 @@ class Check:
     name: str
     run: Callable[[], Finding]
     timeout_s: float = 10.0
+    fix: str | None = None
+    """What to do when there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +132,5 @@ def _collected(check: Check, answers: _Answers, start: float) -> Result:
         left = max(0.0, check.timeout_s - (time.monotonic() - start))
         finding, took = answers.get(timeout=left) if left else answers.get_nowait()
     except queue.Empty:
-        finding, took = failed(f"no answer within {check.timeout_s:g} s"), time.monotonic() - start
+        finding, took = failed(f"no answer within {check.timeout_s:g} s", check.fix), time.monotonic() - start
     return Result(check.name, finding.status, finding.message, finding.fix, took)

@@ -13,12 +13,14 @@ from importlib import metadata
 from pathlib import Path
 
 from evctl.doctor import Check, Finding, failed, passed, warned
+from evctl.errors import UnavailableError
 from evctl.profile import Profile
 from evctl.state import home
 
 NEWEST_PYTHON = (3, 13)
 """scikit-learn's and kserve's wheels of the pinned versions end here."""
 
+STORE_FIX = "check store.uri and store.endpoint in the profile, and export the store's credentials"
 FULL_BYTES, LOW_BYTES = 1 << 30, 5 << 30
 """A run of v1 writes about half a gigabyte: below one no run ends, below five a few more do."""
 
@@ -34,7 +36,7 @@ def local_checks(profile: Profile) -> tuple[Check, ...]:
         Check("profile", partial(profile_valid, profile)),
         Check("secrets", partial(secret_keys, profile)),
         Check("channels", partial(channels, profile)),
-        Check("store", partial(store_works, profile), timeout_s=15.0),
+        Check("store", partial(store_works, profile), timeout_s=9.0, fix=STORE_FIX),
     ]
     if profile.backend == "local":
         checks.append(Check("port", partial(serving_port, profile)))
@@ -165,7 +167,13 @@ def store_works(profile: Profile) -> Finding:
 
     store = Store(profile.store.model_dump(mode="json", exclude_none=True))
     key, content = "doctor/probe", secrets.token_bytes(16)
-    store.overwrite(key, content)
+    try:
+        store.overwrite(key, content)
+    except UnavailableError:
+        if store.uri.startswith("s3://") and not os.environ.get("AWS_ACCESS_KEY_ID"):
+            fix = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            return failed(f"{store.uri} cannot be written: this machine has no credentials for it", fix)
+        raise
     if store.read(key) != content or key not in store.keys("doctor/"):
         return failed(f"{store.uri} does not give back what was written", "look at the store's own health")
     return passed(store.uri)

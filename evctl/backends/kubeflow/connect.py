@@ -133,14 +133,14 @@ class Connection:
         if self._settings.host:
             host = self._settings.host.rstrip("/")
             return host if "://" in host else f"http://{host}"
-        if _in_pod():
+        if in_pod():
             return f"http://{API_SERVICE}.{self._settings.system_namespace}:{API_PORT}"
         return f"http://{self._forward(API_SERVICE, API_PORT)}"
 
     def _metadata_address(self) -> str:
         if self._settings.metadata_host:
             return self._settings.metadata_host.removeprefix("grpc://").removeprefix("http://")
-        if _in_pod():
+        if in_pod():
             return f"{METADATA_SERVICE}.{self._settings.system_namespace}:{METADATA_PORT}"
         return str(self._forward(METADATA_SERVICE, METADATA_PORT))
 
@@ -159,7 +159,8 @@ class Connection:
         return forward.address
 
 
-def _in_pod() -> bool:
+def in_pod() -> bool:
+    """Whether this runs in a pod, where services answer by their names."""
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not os.environ.get("KUBECONFIG")
 
 

@@ -1,0 +1,48 @@
+"""What a run on Kubeflow needs: the way there, the services, the cluster, the serving side."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from evctl import doctor_kubeflow_cluster as cluster
+from evctl import doctor_kubeflow_network as network
+from evctl import doctor_kubeflow_serving as serving
+from evctl.doctor import Check
+from evctl.doctor_kubeflow_site import Site, check
+from evctl.profile import Profile
+
+
+def engine_checks(profile: Profile) -> tuple[Check, ...]:
+    """Return the checks; they share one connection, each part of which is asked once."""
+    site = Site(profile)
+    runs, profiles, served = Site.runs_namespace, _namespace, serving.serving_namespace
+    may = cluster.may
+    return (
+        check("dns", network.dns, site, "look at the resolver: getent hosts NAME"),
+        check("tcp", network.tcp, site, "is there a firewall, or a VPN to join?"),
+        check("tls", network.tls, site, "set kubeflow.host to the URL that the API really has"),
+        check("kubernetes", cluster.kubernetes, site, "kubectl version shows whether the kubeconfig works"),
+        check("login", network.login, site, "set kubeflow.auth in the profile"),
+        check("kfp", network.kfp, site, "kubectl -n kubeflow get pods -l app=ml-pipeline"),
+        check("metadata", network.metadata, site, "kubectl -n kubeflow get pods -l app=metadata-grpc-deployment"),
+        check("clock", network.clock, site),
+        check("artifacts", serving.artifacts, site, "set kubeflow.object_store_endpoint to one reachable from here"),
+        check("namespace", cluster.namespace, site),
+        check("right: status", may("status", runs, cluster.STATUS, "the reasons in `evctl status`"), site),
+        check("right: logs", may("logs", runs, cluster.LOGS, "`evctl logs -f`"), site),
+        check("right: secrets", may("secrets", profiles, cluster.SECRETS, "`evctl secrets`"), site),
+        check("right: forward", cluster.forwarding, site),
+        check("right: serving", may("serving", served, serving.SERVING, "`evctl promote`"), site),
+        check("secrets on the cluster", cluster.secrets, site),
+        check("service account", cluster.service_account, site),
+        Check("image", partial(cluster.image, profile)),
+        check("nodes", cluster.nodes, site),
+        check("retries", cluster.retries, site),
+        check("kserve", serving.kserve, site),
+        check("kserve mode", serving.mode, site),
+        check("kserve runtime", serving.runtime, site),
+    )
+
+
+def _namespace(site: Site) -> str:
+    return site.profile.namespace

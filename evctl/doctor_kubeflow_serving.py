@@ -1,0 +1,174 @@
+"""Could a model be promoted here: KServe, its mode and runtime, the rights; and is the artifact store open to us."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from typing import Any
+
+from evctl.doctor import Finding, failed, passed, warned
+from evctl.doctor_kubeflow_judge import default_mode, image_tag, provider_session, rights
+from evctl.doctor_kubeflow_site import Site
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError
+from evctl.kube import KubeApi
+
+GROUP = "/apis/serving.kserve.io"
+CONTROLLER, CONFIG = "kserve-controller-manager", "inferenceservice-config"
+OLDEST = (0, 15)
+DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
+"""Where KFP keeps artifacts unless `kfp-launcher` or the profile says otherwise."""
+SERVING = (
+    *rights("get list create patch", "inferenceservices", "serving.kserve.io"),
+    *rights("get create patch", "servingruntimes", "serving.kserve.io"),
+    *rights("get list", "deployments", "apps"),
+    *rights("list", "pods"),
+    *rights("get create patch", "configmaps"),
+    *rights("get create update", "leases", "coordination.k8s.io"),
+)
+
+
+def serving_namespace(site: Site) -> str:
+    """Return where the service is."""
+    return site.profile.serving.namespace or site.profile.namespace
+
+
+def kserve(site: Site) -> Finding:
+    """Is KServe there, and which?"""
+    api = site.cluster()
+    try:
+        api.get(f"{GROUP}/v1beta1")
+    except NotFoundError:
+        return _worse(site, "KServe is not installed: there is nothing to promote to", "install KServe 0.21")
+    found, _ = _controller(api, site)
+    tag = image_tag(found) if found else None
+    if tag is None:
+        return passed("InferenceService v1beta1; its version is not told")
+    with contextlib.suppress(ValueError):
+        major, minor = (int(part) for part in tag.lstrip("v").split(".")[:2])
+        if (major, minor) < OLDEST:
+            return warned(f"KServe {tag} is older than evctl was tried with", "upgrade KServe to 0.21")
+    return passed(f"KServe {tag}")
+
+
+def mode(site: Site) -> Finding:
+    """Does KServe deploy as the profile expects?"""
+    api, wanted = site.cluster(), site.profile.serving.mode
+    _exists(api)
+    _, space = _controller(api, site)
+    try:
+        found = default_mode(api.get(f"/api/v1/namespaces/{space}/configmaps/{CONFIG}"))
+    except (NotFoundError, NotAllowedError):
+        if wanted == "auto":
+            return warned(
+                f"{CONFIG} in {space} cannot be read", "set serving: {mode: Standard} (or Knative) in the profile"
+            )
+        found = wanted
+    chosen = found if wanted == "auto" else wanted
+    if chosen == "Knative":
+        try:
+            api.get("/apis/serving.knative.dev/v1")
+        except NotFoundError:
+            return _worse(
+                site,
+                "the mode is Knative, and Knative is not installed",
+                "set serving: {mode: Standard} in the profile",
+            )
+    if chosen != found:
+        return warned(f"KServe deploys in mode {found}, the profile says {chosen}", "set serving: {mode: auto}")
+    return passed(f"{chosen}: canary is possible" if chosen == "Knative" else chosen)
+
+
+def runtime(site: Site) -> Finding:
+    """Is the runtime there that the profile names?"""
+    api, name, where = site.cluster(), site.profile.serving.runtime, serving_namespace(site)
+    if name is None:
+        return passed("made by evctl from the profile's image")
+    _exists(api)
+    for path in (f"{GROUP}/v1alpha1/namespaces/{where}/servingruntimes", f"{GROUP}/v1alpha1/clusterservingruntimes"):
+        try:
+            found = api.get(f"{path}/{name}")
+        except NotFoundError:
+            continue
+        except NotAllowedError:
+            return warned(f"runtime {name} may not be looked at", "ask for get on servingruntimes")
+        if (found.get("spec") or {}).get("disabled"):
+            return _worse(site, f"runtime {name} is disabled", f"set serving.runtime, or enable {name}")
+        return passed(name)
+    return _worse(site, f"there is no runtime {name} for {where}", "remove serving.runtime: evctl makes its own")
+
+
+def artifacts(site: Site) -> Finding:
+    """Can the object store of artifacts be written and read from here?"""
+    from evctl.backends.kubeflow.objects_reach import location_of, stores
+
+    if site.forwards:
+        site.cluster()
+    with contextlib.suppress(EvctlError):
+        site.access()
+    launcher = _launcher(site)
+    root = site.profile.kubeflow.pipeline_root or str(launcher.get("defaultPipelineRoot") or DEFAULT_ROOT)
+    where = location_of(root)
+    session = provider_session({"data": launcher}, where.provider, where.bucket)
+    text = json.dumps({"Provider": where.provider, "Params": session}) if session else None
+    place = f"{where.provider}://{where.bucket}"
+    error: EvctlError | None = None
+    try:
+        for whose, store in stores(site.connection, where, text):
+            try:
+                _round_trip(store, f"{where.key}/evctl-doctor-{secrets.token_hex(6)}".lstrip("/"), place, whose)
+            except NotAllowedError as refusal:
+                error = refusal
+                continue
+            return passed(f"{place}, written and read with the credentials of {whose}")
+    except NotAllowedError as nobody:
+        # pods have their own: only what is copied to this machine needs these
+        return warned(nobody.message, nobody.hint)
+    assert error is not None
+    raise error
+
+
+def _round_trip(store: Any, key: str, place: str, whose: str) -> None:
+    import obstore
+
+    from evctl.backends.kubeflow.objects_reach import explained
+
+    content = secrets.token_bytes(16)
+    try:
+        obstore.put(store, key, content)
+        found = bytes(obstore.get(store, key).bytes())
+        obstore.delete(store, key)
+    except Exception as error:  # obstore's own errors have no common base
+        raise explained(error, place, whose) from error
+    if found != content:
+        raise NotFoundError(f"{place} does not give back what was written", hint="look at the store's own health")
+
+
+def _launcher(site: Site) -> dict[str, Any]:
+    """Return the settings of KFP's launcher; {} where they cannot be read, or there are none."""
+    for space in dict.fromkeys((site.runs_namespace(), site.profile.kubeflow.system_namespace)):
+        with contextlib.suppress(EvctlError):
+            return dict(site.access().get(f"/api/v1/namespaces/{space}/configmaps/kfp-launcher").get("data") or {})
+    return {}
+
+
+def _controller(api: KubeApi, site: Site) -> tuple[dict[str, Any] | None, str]:
+    """Return KServe's controller, None where it cannot be seen, and its namespace."""
+    for space in dict.fromkeys(("kserve", site.profile.kubeflow.system_namespace)):
+        with contextlib.suppress(NotFoundError, NotAllowedError):
+            return api.get(f"/apis/apps/v1/namespaces/{space}/deployments/{CONTROLLER}"), space
+    return None, "kserve"
+
+
+def _exists(api: KubeApi) -> None:
+    from evctl.doctor_kubeflow_site import NotCheckedError
+
+    try:
+        api.get(f"{GROUP}/v1beta1")
+    except NotFoundError as error:
+        raise NotCheckedError("KServe is not installed") from error
+
+
+def _worse(site: Site, message: str, fix: str) -> Finding:
+    """A failure where a run deploys, a warning where only `promote` would."""
+    return failed(message, fix) if site.profile.deploy == "auto" else warned(message, fix)

@@ -1,0 +1,150 @@
+"""What the cluster's checks share: each part of it is asked once, and within the time a check has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from evctl.backends.kubeflow.connect import Connection, connect, in_pod
+from evctl.backends.kubeflow.transport import Transport
+from evctl.doctor import Check, Finding, warned
+from evctl.errors import EvctlError, NotFoundError
+from evctl.kube import KubeApi
+from evctl.profile import Profile
+
+CHECK_S = 9.0
+"""Seconds a check has: all run side by side, and doctor answers within ten."""
+REQUEST_S, DEADLINE_S = 3.0, 6.0
+"""Seconds for one of a check's requests, and with its retries: short enough that the check itself can say what failed."""
+AT_ONCE = 64
+"""Connections to the Kubernetes API that may stand side by side."""
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class NotCheckedError(Exception):
+    """What a check asks something else first, which has failed and says so itself."""
+
+
+class Once(Generic[T]):
+    """A value made at the first call, by whichever thread comes first; what it raises is raised to all."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._found: list[T] = []
+        self._error: EvctlError | None = None
+
+    def __call__(self) -> T:
+        """Return the value, or raise what making it raised."""
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if not self._found:
+                try:
+                    self._found.append(self._make())
+                except EvctlError as error:
+                    self._error = error
+                    raise
+            return self._found[0]
+
+
+class Site:
+    """A profile's Kubeflow as the checks see it."""
+
+    def __init__(self, profile: Profile) -> None:
+        settings = profile.kubeflow
+        limits = {
+            "request_timeout_s": min(settings.request_timeout_s, REQUEST_S),
+            "deadline_s": min(settings.deadline_s, DEADLINE_S),
+        }
+        self.profile = profile.model_copy(update={"kubeflow": settings.model_copy(update=limits)})
+        self.connection: Connection = connect(self.profile)
+        self.access: Once[KubeApi] = Once(self._access)
+        """The Kubernetes API, asked for its version. Raises what is wrong with it."""
+        self.transport: Once[Transport] = Once(self._transport)
+        self.health: Once[dict[str, object]] = Once(self._health)
+        """What the KFP API says of itself. Raises what is wrong with it."""
+
+    @property
+    def env(self) -> str:
+        """Return the profile's name, for commands."""
+        return self.profile.name
+
+    @property
+    def forwards(self) -> bool:
+        """Whether anything is reached through a port forwarded by the Kubernetes API."""
+        settings = self.profile.kubeflow
+        return not in_pod() and (settings.host is None or settings.metadata_host is None)
+
+    def cluster(self) -> KubeApi:
+        """Return the Kubernetes API. NotCheckedError where `kubernetes` says why there is none."""
+        try:
+            return self.access()
+        except EvctlError as error:
+            raise NotCheckedError("the Kubernetes API cannot be asked, see kubernetes") from error
+
+    def multi_user(self) -> bool | None:
+        """Whether KFP keeps users apart; None when it does not answer."""
+        try:
+            return bool(self.health().get("multi_user"))
+        except EvctlError:
+            return None
+
+    def runs_namespace(self) -> str:
+        """Return where the pods of runs are: a KFP of a single user has them all in its own namespace."""
+        return self.profile.kubeflow.system_namespace if self.multi_user() is False else self.profile.namespace
+
+    def _access(self) -> KubeApi:
+        api = self.connection.kubernetes()
+        if api is None:
+            raise self.connection.no_kubernetes or NotFoundError("there is no access to a cluster")
+        api.deadline_s = DEADLINE_S
+        # the checks ask side by side, and a full pool is told on stderr
+        api.client.rest_client.pool_manager.connection_pool_kw["maxsize"] = AT_ONCE
+        api.get("/version")
+        return api
+
+    def _transport(self) -> Transport:
+        if self.forwards:
+            self.cluster()
+        return self.connection.transport()
+
+    def _health(self) -> dict[str, object]:
+        self.transport()
+        return dict(self.connection.request("GET", "/apis/v2beta1/healthz"))
+
+
+def side_by_side(ask: Callable[[S], T], of: Sequence[S]) -> list[T]:
+    """Return the answers in order. Unlike a pool's, these threads keep no process from ending."""
+    answers: list[T | BaseException] = [TimeoutError()] * len(of)
+
+    def work(index: int) -> None:
+        try:
+            answers[index] = ask(of[index])
+        except Exception as error:  # raised again where the answer is taken
+            answers[index] = error
+
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(of))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        found.append(answer)
+    return found
+
+
+def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str | None = None) -> Check:
+    """Return a check that says so when what it needs has failed already. `fix` is for one that does not end."""
+
+    def run() -> Finding:
+        try:
+            return ask(site)
+        except NotCheckedError as reason:
+            return warned(f"not checked: {reason}")
+
+    return Check(name, run, timeout_s=CHECK_S, fix=fix)
