@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from evctl.backends.base import TERMINAL_TASK_STATES, Run, TaskState
 from evctl.output import clean, is_terminal, say
-from evctl.views import STYLES, header, task_line, verdict_lines
+from evctl.views import STYLES, header, progress, task_line, verdict_lines
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -69,12 +70,11 @@ def _tree(run: Run) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    tasks = [task for task in run.tasks if task.kind == "task"]
-    done = sum(task.state in TERMINAL_TASK_STATES for task in tasks)
+    share, words = progress(run, datetime.now(UTC))
     lines = [Text(clean(task_line(task)), style=STYLES[task.state], no_wrap=True) for task in run.tasks]
     # a bar alone ends no line
     bar = Table.grid()
-    bar.add_row(ProgressBar(total=max(1, len(tasks)), completed=done, width=40), Text(f"  {done} of {len(tasks)}"))
+    bar.add_row(ProgressBar(total=1.0, completed=share, width=40), Text(f"  {words}"))
     hint = Text(f"Ctrl-C leaves it running; evctl status {run.run_id[:8]} finds it again.", style="dim")
     where = [Text(clean(run.url), style="dim")] if run.url else []
     said = [Text(clean(f"  warning: {warning}"), style="yellow") for warning in run.warnings]

@@ -71,6 +71,28 @@ def _says(task: TaskStatus) -> str:
     return "always runs" if task.always_runs and task.state is TaskState.PENDING else ""
 
 
+def progress(run: Run, now: datetime) -> tuple[float, str]:
+    """Return how far a run is, 0 to 1, and that in words: by what tasks took before, else by their number.
+
+    A running task counts for at most 95 % of what it took before: it may be slower this time.
+    """
+    tasks = [task for task in run.tasks if task.kind == "task"]
+    done = [task for task in tasks if task.state in TERMINAL_TASK_STATES]
+    count = f"{len(done)} of {len(tasks)}"
+    known = [task.expected_s for task in tasks if task.expected_s is not None]
+    if not known or not any(known):
+        return len(done) / max(1, len(tasks)), count
+    usual = sum(known) / len(known)
+    weights = {id(task): task.expected_s if task.expected_s is not None else usual for task in tasks}
+    reached = sum(weights[id(task)] for task in done)
+    for task in tasks:
+        if task.state is TaskState.RUNNING and task.started_at is not None:
+            elapsed = (now - task.started_at).total_seconds()
+            reached += min(max(0.0, elapsed), 0.95 * weights[id(task)])
+    total = sum(weights.values())
+    return min(1.0, reached / total), f"{count}, about {clock(max(1.0, total - reached))} left"
+
+
 def run_lines(run: Run) -> Iterator[str]:
     """Yield a run's tree, its verdict, and what to type next."""
     yield header(run)
