@@ -61,6 +61,9 @@ class Player(threading.Thread):
         self.errors: list[BaseException] = []
         self._halt = threading.Event()
         self._known: dict[str, str] = {}
+        self._old: str | None = None
+        self._notes: dict[str, str] = {}
+        """The service's own annotations: KServe copies them to the Deployment's template, so pods carry them."""
 
     def stop(self) -> None:
         """Stop playing."""
@@ -72,11 +75,12 @@ class Player(threading.Thread):
         while not self._halt.is_set():
             try:
                 uri = self._storage_uri()
-                if uri is not None and uri != seen:
-                    seen = uri
+                change = None if uri is None else f"{uri} {sorted(self._notes.items())}"
+                if uri is not None and change != seen:
+                    seen = change
                     frames = self.choose(uri)
-                    if frames is not None:
-                        self._play(uri, frames)
+                    if frames is not None and self._play(uri, frames):
+                        self._old = uri
                 if uri is None:
                     seen = None
             except (ApiException, OSError, client.exceptions.OpenApiException) as error:
@@ -93,21 +97,44 @@ class Player(threading.Thread):
                 return None
             raise
         uri = found["spec"]["predictor"].get("model", {}).get("storageUri")
+        notes = found["metadata"].get("annotations") or {}
+        self._notes = {key: value for key, value in notes.items() if key.startswith("evctl/")}
         return str(uri) if uri else None
 
-    def _play(self, uri: str, frames: Sequence[Frame]) -> None:
+    def _uri_now(self, usual: str) -> str | None:
+        try:
+            return self._storage_uri()
+        except Exception as error:
+            self.errors.append(error)
+            return usual
+
+    def _play(self, uri: str, frames: Sequence[Frame]) -> bool:
+        """Return whether it was played to its end."""
         start = time.monotonic()
         recorded_uri = frames[-1]["inferenceservice"]["storageUri"]
         for frame in frames:
             due = start + frame["t"] / self.speed
             while time.monotonic() < due and not self._halt.is_set():
-                if self._storage_uri() not in (uri, None):
-                    return  # a newer change: its own timeline takes over
-                self._halt.wait(min(0.2, max(0.0, due - time.monotonic())))
+                if self._uri_now(uri) not in (uri, None):
+                    return False  # a newer change: its own timeline takes over
+                self._halt.wait(min(0.1, max(0.0, due - time.monotonic())))
             if self._halt.is_set():
-                return
-            self._write(uri, recorded_uri, frame)
+                return False
+            self._write_patiently(uri, recorded_uri, frame)
             self.on_frame(uri, frame)
+        return True
+
+    def _write_patiently(self, uri: str, recorded_uri: str, frame: Frame) -> None:
+        """Write a frame; controllers go on where they were when their API server is back."""
+        while not self._halt.is_set():
+            try:
+                self._write(uri, recorded_uri, frame)
+                return
+            except Exception as error:  # urllib3's and the client's own, as the server goes and comes
+                if isinstance(error, ApiException) and error.status in (404, 422):
+                    raise  # the namespace or the service was deleted, or the frame is wrong
+                self.errors.append(error)
+                self._halt.wait(0.1)
 
     def _write(self, uri: str, recorded_uri: str, frame: Frame) -> None:
         rename = lambda text: text.replace(RECORDED_SERVICE, self.service)  # noqa: E731
@@ -127,7 +154,7 @@ class Player(threading.Thread):
     def _deployment(self, name: str, uri: str, status: Mapping[str, Any]) -> None:
         labels = {"app": f"isvc.{name}"}
         template = {
-            "metadata": {"labels": labels, "annotations": {SOURCE_URI: uri}},
+            "metadata": {"labels": labels, "annotations": {**self._notes, SOURCE_URI: uri}},
             "spec": {"containers": [{"name": "kserve-container", "image": "ev-battery:played"}]},
         }
         body = {
@@ -163,20 +190,20 @@ class Player(threading.Thread):
         # of the pods a change brings, the new one is the one that was not there before
         for name, pod in wanted.items():
             if name not in present:
-                own = uri if name in fresh and (len(wanted) == 1 or pod["phase"] == "Pending") else None
-                self._known[name] = own or self._known.get(name) or recorded_uri
-                self._create_pod(name, own or self._known[name])
+                new = name in fresh and (len(wanted) == 1 or pod["phase"] == "Pending")
+                self._known[name] = uri if new else self._known.get(name) or self._old or recorded_uri
+                self._create_pod(name, self._known[name], self._notes if new else {})
             elif pod["deletionTimestamp"] and present[name].metadata.deletion_timestamp is None:
                 self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=30)
             self.core.patch_namespaced_pod_status(name, self.namespace, {"status": _pod_status(pod)})
 
-    def _create_pod(self, name: str, uri: str) -> None:
+    def _create_pod(self, name: str, uri: str, notes: Mapping[str, str]) -> None:
         self.core.create_namespaced_pod(
             self.namespace,
             {
                 "metadata": {
                     "name": name,
-                    "annotations": {SOURCE_URI: uri},
+                    "annotations": {**notes, SOURCE_URI: uri},
                     "labels": {
                         "app": f"isvc.{self.service}-predictor",
                         "component": "predictor",
