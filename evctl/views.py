@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from evctl.backends.base import Artifact, Experiment, Outputs, Run, RunState, RunSummary, TaskState, TaskStatus
+from evctl.backends.base import (
+    TERMINAL_TASK_STATES,
+    Artifact,
+    Experiment,
+    Outputs,
+    Run,
+    RunState,
+    RunSummary,
+    TaskState,
+    TaskStatus,
+)
 from evctl.output import columns
 
 SIGNS = {
