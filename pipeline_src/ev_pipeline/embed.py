@@ -123,9 +123,11 @@ def _nodes(tree: ast.AST, deep: bool) -> Iterator[ast.AST]:
 
 @lru_cache
 def _file(name: str) -> Path | None:
-    """Return a module's source file; None when the name is not a module but something in one."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
+    """Return a module's source file; None when the name is not a module but something in one. Nothing is imported."""
+    top, *rest = name.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    module = Path(spec.origin).parent.joinpath(*rest)
+    found = (module / "__init__.py", module.with_name(module.name + ".py"))
+    return next((path for path in found if path.is_file()), None)

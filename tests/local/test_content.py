@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evctl.backends.local.content import drop_if_damaged, keep_digests, output_digests, source_content, tree_digest
+import pytest
+
+from evctl.backends.local.content import (
+    code_digest,
+    drop_if_damaged,
+    keep_digests,
+    output_digests,
+    source_content,
+    tree_digest,
+)
 
 
 def test_a_users_file_that_changed_under_its_name_is_another_source(tmp_path: Path) -> None:
@@ -46,3 +55,36 @@ def test_an_entry_whose_artifact_was_damaged_is_forgotten(tmp_path: Path) -> Non
     artifact.write_text("bad")
     drop_if_damaged(entry)
     assert not entry.exists()
+
+
+def test_a_step_s_code_is_its_own_and_what_it_imports_of_ours_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ev_pipeline.embed as embed
+
+    package = tmp_path / "ev_ml"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "train": "from ev_ml import schema",
+        "schema": "A = 1",
+        "drift": "B = 1",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(embed, "_file", lambda name: found(tmp_path / Path(*name.split("."))))
+
+    def digest(source: str = "def step():\n    from ev_ml.train import train\n") -> str:
+        code_digest.cache_clear()
+        return code_digest(source)
+
+    before = digest()
+    (package / "drift.py").write_text("B = 2")
+    assert digest() == before
+    (package / "schema.py").write_text("A = 2")
+    assert digest() != before
+    assert digest("def step():\n    from ev_ml.train import train, other\n") != digest()
+    code_digest.cache_clear()
+
+
+def found(path: Path) -> Path | None:
+    return next((each for each in (path / "__init__.py", path.with_suffix(".py")) if each.is_file()), None)

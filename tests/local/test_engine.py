@@ -261,7 +261,6 @@ def test_the_exit_handler_of_a_cancelled_run_has_a_deadline_for_all_its_attempts
     tracker = Tracker(
         recorder,
         run_id="r",
-        code_digest="",
         new_log=folder.new_log,
         timeouts={},
         step_env=lambda task: {},

@@ -8,9 +8,12 @@ import os
 import subprocess
 import uuid
 from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+LIBRARIES = ("kfp", "numpy", "pandas", "pyarrow", "scikit-learn")
 ARTIFACT_MARK = "__kfp_artifact__"
 
 
@@ -25,6 +28,18 @@ def tree_digest(roots: list[Path]) -> str:
             total.update(os.fsencode(file.relative_to(root)) + b"\0")
             with file.open("rb") as handle:
                 total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()
+
+
+@cache
+def code_digest(source: str) -> str:
+    """Return what names the code that a component runs: its own, ours that it imports, and the libraries' versions."""
+    from ev_pipeline.embed import modules_of
+
+    total = hashlib.sha256(source.encode())
+    for name, content in sorted(modules_of(source).items()):
+        total.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    total.update(",".join(f"{name} {metadata.version(name)}" for name in LIBRARIES).encode())
     return total.hexdigest()
 
 

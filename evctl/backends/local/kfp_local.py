@@ -19,6 +19,7 @@ from typing import Any
 
 from evctl.backends.local.content import (
     argument_content,
+    code_digest,
     drop_if_damaged,
     keep_digests,
     output_digests,
@@ -41,7 +42,6 @@ class Tracker:
         recorder: Recorder,
         *,
         run_id: str,
-        code_digest: str,
         new_log: Callable[[str], Path],
         timeouts: Mapping[str, float],
         step_env: Callable[[str], Mapping[str, str]],
@@ -50,7 +50,7 @@ class Tracker:
         forks: Forks | None = None,
         exit_patience_s: float = EXIT_PATIENCE_S,
     ) -> None:
-        self.recorder, self.run_id, self.code_digest = recorder, run_id, code_digest
+        self.recorder, self.run_id = recorder, run_id
         self.new_log, self.timeouts, self.step_env = new_log, timeouts, step_env
         self.exit_tasks, self.use_cache, self.forks = exit_tasks, use_cache, forks
         self.cancelled = threading.Event()
@@ -172,7 +172,8 @@ class Tracker:
             task_inputs_spec=call["task_spec"].inputs, io_store=call["io_store"]
         )
         stated = {
-            "code": self.code_digest,
+            # its source is the fourth word of what kfp makes of a component
+            "code": code_digest("".join(container.command[3:4])),
             "command": [*container.command, *container.args],
             "env": {variable.name: variable.value for variable in container.env},
             "arguments": {key: argument_content(value) for key, value in sorted(arguments.items())},

@@ -15,13 +15,11 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from evctl.backends.local.content import source_commit, tree_digest
+from evctl.backends.local.content import source_commit
 from evctl.backends.local.folder import FULL, RunFolder
 from evctl.backends.local.forks import Forks, modules_of
 from evctl.backends.local.kfp_local import GOOD, Tracker
@@ -32,8 +30,6 @@ from evctl.errors import UnavailableError
 from evctl.index import RunIndex
 
 POLL_S = 0.1
-OURS = ("ev_ml", "ev_pipeline", "evctl.rollout", "evctl.notify", "evctl.notify_channels", "evctl.notify_message")
-LIBRARIES = ("kfp", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def main(folder: RunFolder) -> None:
@@ -97,7 +93,6 @@ def _tracker(
     return Tracker(
         recorder,
         run_id=folder.run_id,
-        code_digest=_code_digest(),
         new_log=folder.new_log,
         timeouts={task: mount.timeout_s for task, mount in mounts.items() if mount.timeout_s},
         step_env=step_env,
@@ -173,15 +168,6 @@ def _watch_for_cancel(folder: RunFolder, tracker: Tracker, recorder: Recorder) -
     recorder.set(cancel_requested=True)
     recorder.event("cancel_requested")
     tracker.cancel()
-
-
-def _code_digest() -> str:
-    """Return what names the code the steps import: a digest of ours, the versions of the libraries'."""
-    found = [find_spec(name) for name in OURS]
-    roots = [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
-    assert len(roots) == len(OURS), "the steps' code is installed with the worker"
-    libraries = ",".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
-    return tree_digest([root.parent if root.name == "__init__.py" else root for root in roots]) + libraries
 
 
 def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, Any]:
