@@ -60,12 +60,14 @@ class RunIndex:
             db.execute("delete from runs where run_id = ?", (run_id,))
 
     def update(self, run_id: str, *, state: str | None = None, registered: bool | None = None) -> None:
-        """Remember what became of a run."""
+        """Remember what became of a run; nothing is written when that is known."""
         with self._open() as db:
-            if state is not None:
-                db.execute("update runs set state = ? where run_id = ?", (state, run_id))
-            if registered is not None:
-                db.execute("update runs set registered = ? where run_id = ?", (int(registered), run_id))
+            known = db.execute("select state, registered from runs where run_id = ?", (run_id,)).fetchone()
+            if known is None:
+                return
+            now = (known[0] if state is None else state, known[1] if registered is None else int(registered))
+            if now != tuple(known):
+                db.execute("update runs set state = ?, registered = ? where run_id = ?", (*now, run_id))
 
     def mark_cancel_requested(self, run_id: str, *, asked: bool = True) -> None:
         """Remember that its end was asked for: a terminated run says FAILED on Kubeflow (kubeflow-facts 7).

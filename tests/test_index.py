@@ -86,6 +86,17 @@ def test_a_cancel_that_was_asked_for_is_remembered_and_a_removed_run_forgotten(i
     assert index.all() == []
 
 
+def test_what_is_known_already_is_not_written_again(index: RunIndex) -> None:
+    index.add(entry("aa"))
+    index.update("aa", state="FAILED", registered=False)
+    before = index.path.read_bytes()
+    index.update("aa", state="FAILED", registered=False)
+    index.update("no such run", state="FAILED")
+    assert index.path.read_bytes() == before
+    index.update("aa", registered=True)
+    assert (index.resolve("aa").state, index.resolve("aa").registered) == ("FAILED", True)
+
+
 def test_many_writers_at_once_lose_nothing(index: RunIndex) -> None:
     threads = [threading.Thread(target=index.add, args=(entry(f"{n:02x}"),)) for n in range(16)]
     for thread in threads:

@@ -307,3 +307,13 @@ def test_a_users_own_secrets_folder_is_used_as_it_is(
     assert run.state is RunState.SUCCEEDED, run.reason
     assert (engine.marks / "seen").read_text() == "own"
     assert (tmp_path / "mine" / "KEY").exists()
+
+
+def test_looking_at_a_run_that_is_being_retried_takes_nothing_from_its_new_worker(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    secret = folder.new_scratch("secrets-")
+    with folder.lock():
+        folder.sweep_when_dead()
+        assert secret.exists()
+    folder.sweep_when_dead()
+    assert not secret.exists()

@@ -55,7 +55,7 @@ class LocalBackend:
         run = to_run(folder.record(), _nodes(folder), alive=alive, why_died=_why_died(folder))
         if run.finished:
             if not alive:
-                folder.sweep()
+                folder.sweep_when_dead()
             # a state folder that can only be read still answers
             with contextlib.suppress(UnavailableError):
                 RunIndex(self.home).update(run_id, state=run.state.value, registered=run.model is not None)

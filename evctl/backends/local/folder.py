@@ -119,6 +119,15 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 half.unlink()
 
+    def sweep_when_dead(self) -> None:
+        """`sweep`, unless a worker lives or starts meanwhile."""
+        try:
+            with (self.path / "lock").open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self.sweep()
+        except OSError:
+            return
+
     def hold_reserve(self) -> None:
         """Take room for the last words. OSError when there is not even that."""
         write_atomically(self.reserve, "\0" * RESERVE_BYTES)

@@ -165,9 +165,11 @@ def _finish(recorder: Recorder, reason: str | None) -> None:
 def _watch_for_cancel(folder: RunFolder, tracker: Tracker, recorder: Recorder) -> None:
     while not folder.cancel_file.exists():
         time.sleep(POLL_S)
-    recorder.set(cancel_requested=True)
-    recorder.event("cancel_requested")
-    tracker.cancel()
+    try:
+        recorder.set(cancel_requested=True)
+        recorder.event("cancel_requested")
+    finally:
+        tracker.cancel()
 
 
 def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, Any]:
