@@ -293,6 +293,15 @@ def own_profile(env: str, source: Path) -> dict[str, Any]:
     return profile
 
 
+def left_behind(profile: dict[str, Any]) -> str:
+    """Return what evctl has no verb to take away."""
+    namespace, serving = profile.get("namespace", "default"), profile["serving"]
+    return (
+        f"InferenceService {serving['name']} in {serving.get('namespace') or namespace}, "
+        f"secret evctl-e2e-secret in {namespace}, experiment {profile['experiment']}, {profile['store']['uri']}"
+    )
+
+
 def profiles_folder() -> Path:
     return Path(os.environ.get("EVCTL_PROFILES") or REPO / "profiles")
 
@@ -319,6 +328,8 @@ def live(env: str, timeout: float, only: Sequence[str] = ()) -> list[dict[str, A
             if profile.get("backend", "local") == "local":
                 life.evctl("serving", "stop", expect=range(256), as_json=False)
                 shutil.rmtree(folder / "state", ignore_errors=True)
+            else:
+                print(f"left on the cluster: {left_behind(profile)}")
     return rows
 
 
