@@ -24,6 +24,9 @@ RETRIED = frozenset({429, 500, 502, 503, 504})
 """Statuses after which a read is asked again."""
 
 
+ADMISSION = ("admission webhook", "ValidatingAdmissionPolicy")
+
+
 class WebhookRefusal(RefusedError):
     """An admission webhook said no: a 403, like missing RBAC, but about the object and not about us."""
 
@@ -41,7 +44,7 @@ def explained(method: str, path: str, status: int, body: bytes, host: str) -> Ev
     what = said or f"{method} {path}: HTTP {status}"
     if status == 401:
         return NotAllowedError(f"the cluster at {host} does not accept this login", hint="kubectl auth whoami")
-    if status == 403 and "admission webhook" in said:
+    if status in (403, 422) and any(each in said for each in ADMISSION):
         return WebhookRefusal(what, hint="change what the webhook names, then the same command")
     if status == 403:
         return NotAllowedError(what, hint="evctl doctor lists the rights that are needed")

@@ -117,8 +117,9 @@ def bounded(ledger: Ledger, limit: int = MAX_BYTES) -> Ledger:
 class ClusterLease:
     """The Lease `<service>-promotion`."""
 
-    def __init__(self, api: KubeApi, namespace: str, service: str, *, by: str, seconds: int = LEASE_S) -> None:
-        self._api, self._name, self._by, self._seconds = api, f"{service}-promotion", by, seconds
+    def __init__(self, api: KubeApi, namespace: str, service: str, *, by: str, seconds: int | None = None) -> None:
+        self._api, self._name, self._by = api, f"{service}-promotion", by
+        self._seconds = LEASE_S if seconds is None else seconds
         self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._path = f"{self._all}/{self._name}"
         self._identity = f"{by}, process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"

@@ -1,0 +1,263 @@
+"""What a promotion refuses, and tells, before anything on the cluster is changed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evctl.errors import ConflictError, EvctlError, NotAllowedError, RefusedError
+from evctl.kube import KubeApi
+from evctl.rollout.cluster import ClusterLease
+from evctl.rollout.serving import kserve_checks as checks
+from tests.cluster.conftest import Rule
+from tests.cluster.stage import CREATE, Stage
+
+ROLE = Path(checks.__file__).parents[1] / "role.yaml"
+
+
+def documented() -> list[dict[str, list[str]]]:
+    rules: list[dict[str, list[str]]] = yaml.safe_load(ROLE.read_text())["rules"]
+    return rules
+
+
+def refused(stage: Stage, error: type[EvctlError], *, model: str = "a", **settings: Any) -> EvctlError:
+    """Promote, expect a refusal, and see that neither the ledger nor the service was changed."""
+    revisions = len(stage.statuses())
+    with pytest.raises(error) as told:
+        stage.promote_in(stage.world(**settings), model)
+    assert len(stage.statuses()) == revisions, "a refusal records no revision"
+    return told.value
+
+
+def service(stage: Stage, manager: str = "kubectl-create", **metadata: Any) -> dict[str, Any]:
+    """Make the service as somebody else would."""
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices"
+    body = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": stage.target.name, **metadata},
+        "spec": {"predictor": {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://theirs/"}}},
+    }
+    return stage.api().apply(f"{base}/{stage.target.name}", body, manager)
+
+
+def test_a_service_that_others_made_is_left_and_its_maker_named(stage: Stage) -> None:
+    service(stage)
+    told = refused(stage, ConflictError)
+    assert "not made by evctl, but by kubectl-create" in told.message
+    assert "s3://theirs/" in told.message
+    assert stage.service()["spec"]["predictor"]["model"]["storageUri"] == "s3://theirs/"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "owner"),
+    [
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "ml:x"}}, r"Argo CD \(argocd\.argoproj\.io/tracking-id"),
+        ({"labels": {"kustomize.toolkit.fluxcd.io/name": "apps"}}, r"Flux \(kustomize"),
+    ],
+)
+def test_a_service_kept_by_a_repository_is_refused_with_its_owner(
+    metadata: dict[str, Any], owner: str, stage: Stage
+) -> None:
+    service(stage, **metadata)
+    assert re.search(owner, refused(stage, RefusedError).message)
+
+
+def test_a_gitops_controller_is_known_by_its_field_manager_alone(stage: Stage) -> None:
+    service(stage, manager="argocd-controller")
+    assert "Argo CD (manager argocd-controller)" in refused(stage, RefusedError).message
+
+
+def test_a_field_somebody_else_keeps_is_a_conflict_that_names_who_and_what(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote("a")
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices"
+    edit = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "spec": {"predictor": {"minReplicas": 3}},
+    }
+    stage.api().apply(f"{base}/{stage.target.name}", edit, "autoscaling-team", force=True)
+    told = refused(stage, ConflictError, model="b")
+    assert "autoscaling-team" in told.message
+    assert ".spec.predictor.minReplicas" in told.message
+    stage.plays("b", "2_update_good")
+    assert stage.promote_in(stage.world(take_over=True), "b").changed, "taken over when the profile says so"
+
+
+def test_a_stopped_service_is_refused_with_the_command_that_starts_it(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote("a")
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices/{stage.target.name}"
+    stage.api().patch(path, {"metadata": {"annotations": {"serving.kserve.io/stop": "true"}}})
+    told = refused(stage, RefusedError, model="b")
+    assert "serving.kserve.io/stop=true" in told.message
+    assert told.hint
+    assert told.hint.endswith("serving.kserve.io/stop-")
+
+
+def test_annotations_of_others_are_told_and_stay(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.plays("b", "2_update_good")
+    stage.start()
+    stage.promote("a")
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices/{stage.target.name}"
+    stage.api().patch(path, {"metadata": {"annotations": {"team.example/pager": "42"}}})
+    stage.promote("b")
+    assert "warning: annotations of others stay: team.example/pager" in stage.told
+    assert stage.service()["metadata"]["annotations"]["team.example/pager"] == "42"
+
+
+def test_a_missing_service_account_is_found_before_the_patch(stage: Stage, admin: KubeApi) -> None:
+    told = refused(stage, RefusedError, service_account="ev-serving")
+    assert told.message.startswith("there is no service account ev-serving")
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ev-serving"}}
+    admin.create(f"/api/v1/namespaces/{stage.target.namespace}/serviceaccounts", account)
+    stage.target.store["secret"] = "ev-store"  # type: ignore[index]
+    told = refused(stage, RefusedError, service_account="ev-serving")
+    assert "does not name the store's secret ev-store" in told.message
+    assert told.hint == "evctl secrets apply --store"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"image": ""}, "names no image for the predictor"),
+        ({"image": "ev-battery:latest"}, "is not named by digest"),
+        ({"runtime": "nope"}, "there is no ServingRuntime nope"),
+        ({"min_replicas": 0}, "leaves no pod to prove"),
+    ],
+)
+def test_what_the_servers_dry_run_lets_pass_is_checked_here(
+    settings: dict[str, Any], reason: str, stage: Stage
+) -> None:
+    assert reason in refused(stage, RefusedError, **settings).message
+
+
+def test_a_canary_in_standard_mode_is_refused_with_what_to_install(stage: Stage) -> None:
+    with pytest.raises(RefusedError, match="KServe ignores canaryTrafficPercent") as told:
+        stage.promote("a", canary=10)
+    assert told.value.hint
+    assert "install Knative Serving" in told.value.hint
+
+
+def test_another_mode_than_the_service_runs_in_is_refused(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote("a")
+    told = refused(stage, RefusedError, model="b", mode="Knative")
+    assert "runs in Standard mode, which KServe does not change to Knative" in told.message
+
+
+def test_an_admission_policys_no_is_found_by_the_dry_run_and_is_no_missing_right(stage: Stage, admin: KubeApi) -> None:
+    name, base = stage.target.namespace, "/apis/admissionregistration.k8s.io/v1"
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    rule = {
+        "apiGroups": ["serving.kserve.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["inferenceservices"],
+    }  # fmt: skip
+    only = {"matchLabels": {"kubernetes.io/metadata.name": name}}
+    forbids = {"expression": "false", "message": "no service here", "reason": "Forbidden"}
+    policy = {"matchConstraints": {"resourceRules": [rule]}, "validations": [forbids]}
+    bound = {"policyName": name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": only}}
+    admin.create(f"{base}/validatingadmissionpolicies", {**kind, "kind": "ValidatingAdmissionPolicy", "spec": policy})
+    admin.create(
+        f"{base}/validatingadmissionpolicybindings",
+        {**kind, "kind": "ValidatingAdmissionPolicyBinding", "spec": bound},
+    )
+    end = time.monotonic() + 20
+    while time.monotonic() < end:  # the server takes a policy up a moment later
+        try:
+            service(stage)
+        except RefusedError:
+            break
+        path = f"/apis/serving.kserve.io/v1beta1/namespaces/{name}/inferenceservices/{stage.target.name}"
+        admin.delete(path)
+        time.sleep(0.1)
+    assert "no service here" in refused(stage, RefusedError).message
+
+
+def test_kserves_own_sklearn_server_is_warned_about_when_versions_differ(stage: Stage, admin: KubeApi) -> None:
+    runtime = {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ServingRuntime",
+        "metadata": {"name": "kserve-sklearnserver"},
+        "spec": {"supportedModelFormats": [{"name": "sklearn", "version": "1"}]},
+    }
+    admin.create(f"/apis/serving.kserve.io/v1alpha1/namespaces/{stage.target.namespace}/servingruntimes", runtime)
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote_in(stage.world(runtime="kserve-sklearnserver"), "a")
+    assert any("the model was trained with scikit-learn" in line for line in stage.told)
+    assert stage.service()["spec"]["predictor"]["model"]["modelFormat"]["name"] == "sklearn"
+
+
+def test_the_documented_role_is_what_the_code_asks_for() -> None:
+    asked = {(group, name, verb) for group, name, verbs in checks.RIGHTS + checks.KNATIVE_RIGHTS for verb in verbs}
+    told = {
+        (group, name, verb)
+        for rule in documented()
+        for group in rule["apiGroups"]
+        for name in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert told == asked
+
+
+def test_an_operator_with_exactly_the_documented_role_promotes(
+    stage: Stage, operator: Callable[[list[Rule]], Path]
+) -> None:
+    kubeconfig = operator(documented())
+    stage.plays("a", CREATE)
+    stage.plays("b", "5_update_corrupt")
+    stage.start()
+    assert stage.promote_in(stage.world(kubeconfig), "a").changed
+    with pytest.raises(EvctlError, match=r"was restarted 2 times"):
+        stage.promote_in(stage.world(kubeconfig), "b")
+    assert stage.statuses() == ["live", "failed"]
+
+
+def test_an_operator_with_one_verb_less_is_told_which_and_nothing_is_changed(
+    stage: Stage, operator: Callable[[list[Rule]], Path]
+) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    rules = documented()
+    for group, resource, verbs in checks.RIGHTS:
+        for verb in verbs:
+            less = [
+                {**rule, "verbs": [v for v in rule["verbs"] if v != verb]} if resource in rule["resources"] else rule
+                for rule in rules
+                if rule["apiGroups"] == [group] or resource not in rule["resources"]
+            ]
+            less = [rule for rule in less if rule["verbs"]]
+            with pytest.raises(NotAllowedError) as told:
+                stage.promote_in(stage.world(operator(less)), "a")
+            assert told.value.exit_code == 4
+            assert verb in told.value.message, f"{verb} {resource}: {told.value.message}"
+            assert resource.split("/")[0] in told.value.message
+    assert stage.statuses() == []
+    assert stage.world().read().state == "absent"
+
+
+def test_a_promoter_is_told_who_holds_the_lease_and_takes_over_an_expired_one(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    api, where = stage.api(), (stage.target.namespace, stage.target.name)
+    theirs = ClusterLease(api, *where, by="boris", seconds=2)
+    theirs.acquire()
+    with pytest.raises(ConflictError, match=r"boris, process \d+ on .* is promoting; the lease ends in [12] s") as told:
+        stage.promote("a")
+    assert told.value.exit_code == 6
+    time.sleep(2.1)
+    assert stage.promote("a").changed
+    with pytest.raises(ConflictError, match="lost to somebody else"):
+        theirs.renew()
