@@ -16,6 +16,7 @@ from evctl.errors import ConflictError, FailedError, NotFoundError
 from evctl.rollout.store import Store
 
 MANIFEST = "manifest.json"
+NEEDED = {"name", "version", "digest", "files", "metrics", "provenance", "versions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +39,37 @@ def publish(folder: Path, config: Mapping[str, Any]) -> Published:
     manifest = _verified(folder)
     store = Store(config)
     prefix = f"models/{manifest['name']}/{manifest['version']}/"
-    try:
-        present: dict[str, Any] | None = json.loads(store.read(prefix + MANIFEST))
-    except NotFoundError:
-        present = None
+    present = _present(store, prefix)
     if present is not None:
         if present.get("digest") != manifest["digest"]:
-            raise ConflictError(
-                f"model {manifest['version']} exists with other content",
-                hint=f"evctl models show {manifest['version']}",
-            )
+            raise _other_content(manifest["version"])
         return Published(manifest["name"], manifest["version"], manifest["digest"], store.uri + prefix, unchanged=True)
     for name, digest in sorted(manifest["files"].items()):
         _create_or_same(store, prefix + name, (folder / name).read_bytes(), digest)
     try:
         store.create(prefix + MANIFEST, (folder / MANIFEST).read_bytes())
     except ConflictError:
-        return publish(folder, config)
+        # another writer was faster, or our own first try arrived and its answer did not
+        present = _present(store, prefix)
+        if present is None or present.get("digest") != manifest["digest"]:
+            raise _other_content(manifest["version"]) from None
+        same = present == manifest
+        return Published(manifest["name"], manifest["version"], manifest["digest"], store.uri + prefix, not same)
     return Published(manifest["name"], manifest["version"], manifest["digest"], store.uri + prefix)
+
+
+def _present(store: Store, prefix: str) -> dict[str, Any] | None:
+    try:
+        document = json.loads(store.read(prefix + MANIFEST))
+    except NotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _other_content(version: str) -> ConflictError:
+    return ConflictError(f"model {version} exists with other content", hint=f"evctl models show {version}")
 
 
 def _create_or_same(store: Store, key: str, content: bytes, digest: str) -> None:
@@ -66,7 +80,7 @@ def _create_or_same(store: Store, key: str, content: bytes, digest: str) -> None
     except ConflictError:
         # left by a writer that was cut short, or written by one beside us: the same bytes are as good as ours
         if hashlib.sha256(store.read(key)).hexdigest() != digest:
-            raise
+            raise ConflictError(f"{store.uri}{key} exists with other content, and is no finished model") from None
 
 
 def _verified(folder: Path) -> dict[str, Any]:
@@ -82,10 +96,17 @@ def _verified(folder: Path) -> dict[str, Any]:
 
 
 def models(config: Mapping[str, Any], name: str) -> Sequence[dict[str, Any]]:
-    """Return the manifests of a name's models, by version; partial uploads are left out."""
+    """Return the manifests of a name's models, by version; partial uploads and unreadable manifests are left out."""
     store = Store(config)
-    found = [key for key in store.keys(f"models/{name}/") if key.endswith("/" + MANIFEST)]
-    return [{**json.loads(store.read(key)), "uri": store.uri + key.removesuffix(MANIFEST)} for key in found]
+    keys = [key for key in store.keys(f"models/{name}/") if key.endswith("/" + MANIFEST)]
+    found = [(_present(store, key.removesuffix(MANIFEST)), key.removesuffix(MANIFEST)) for key in keys]
+    return [{**manifest, "uri": store.uri + prefix} for manifest, prefix in found if manifest and manifest.keys() >= NEEDED]
+
+
+def partial(config: Mapping[str, Any], name: str, version: str) -> bool:
+    """Return whether a version was begun and holds no readable manifest."""
+    store, prefix = Store(config), f"models/{name}/{version}/"
+    return bool(store.keys(prefix)) and not (_present(store, prefix) or {}).get("digest")
 
 
 def fetch(model_uri: str, config: Mapping[str, Any], target: Path) -> Path:
@@ -95,7 +116,7 @@ def fetch(model_uri: str, config: Mapping[str, Any], target: Path) -> Path:
         raise NotFoundError(f"{model_uri} is not in the store {store.uri}")
     prefix = model_uri.removeprefix(store.uri)
     target.mkdir(parents=True, exist_ok=True)
-    manifest = json.loads(store.read(prefix + MANIFEST))
+    manifest = manifest_of(model_uri, config)
     for name in (*manifest["files"], MANIFEST):
         (target / Path(name).name).write_bytes(store.read(prefix + name))
     _verified(target)

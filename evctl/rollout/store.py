@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evctl.errors import ConflictError, NotFoundError, UnavailableError, UsageError, trim
+from evctl.rollout.store_remote import failure, remote
 
 
 class Store:
@@ -15,6 +16,10 @@ class Store:
 
     Args:
         config: `StoreSettings` as a dict: `uri`, and for S3 `endpoint`, `region`; credentials come from the environment.
+
+    Raises:
+        NotAllowedError: no credentials, told before anything is asked, or ones that the store refuses. UnavailableError:
+        the store does not answer, after bounded retries. NotFoundError, ConflictError: as each method says.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -34,7 +39,7 @@ class Store:
                 raise UnavailableError(f"the store {root} cannot be opened: {trim(str(error))}") from error
         elif parts.scheme in ("s3", "gs"):
             self._prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""
-            self._store = _remote(parts.scheme, parts.netloc, config)
+            self._store = remote(parts.scheme, parts.netloc, config)
         else:
             raise UsageError(f"store {uri}: scheme {parts.scheme} is not known", hint="use a path, s3:// or gs://")
 
@@ -55,7 +60,7 @@ class Store:
         except FileNotFoundError as error:
             raise NotFoundError(f"{self.uri}{key} does not exist") from error
         except Exception as error:
-            raise UnavailableError(f"{self.uri}{key} cannot be read: {trim(str(error))}") from error
+            raise failure(f"{self.uri}{key} cannot be read", error) from error
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys under a prefix, sorted."""
@@ -67,7 +72,7 @@ class Store:
         except FileNotFoundError:
             return []
         except Exception as error:
-            raise UnavailableError(f"{self.uri}{prefix} cannot be listed: {trim(str(error))}") from error
+            raise failure(f"{self.uri}{prefix} cannot be listed", error) from error
         return sorted(path[len(self._prefix) :] for path in found)
 
     def _put(self, key: str, content: bytes | Path, *, mode: Any) -> None:
@@ -79,16 +84,4 @@ class Store:
         except AlreadyExistsError as error:
             raise ConflictError(f"{self.uri}{key} exists already") from error
         except Exception as error:
-            raise UnavailableError(f"{self.uri}{key} cannot be written: {trim(str(error))}") from error
-
-
-def _remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
-    from obstore.store import GCSStore, S3Store
-
-    if scheme == "gs":
-        return GCSStore(bucket)
-    options: dict[str, Any] = {"region": config.get("region") or "us-east-1"}
-    if config.get("endpoint"):
-        options |= {"endpoint": config["endpoint"], "virtual_hosted_style_request": False}
-    plain = str(config.get("endpoint") or "").startswith("http://")
-    return S3Store(bucket, client_options={"allow_http": plain}, **options)
+            raise failure(f"{self.uri}{key} cannot be written", error) from error
