@@ -15,7 +15,7 @@ import pytest
 from evctl.backends.base import Run, RunState, TaskState, TaskStatus
 from evctl.backends.kubeflow.logs import Logs, logs, split_lines
 from evctl.backends.metadata.values import Execution, Link, RunMetadata, StoredArtifact
-from evctl.errors import NotFoundError, UnavailableError
+from evctl.errors import NotAllowedError, NotFoundError, UnavailableError
 from tests.kubeflow.objectstore import Door, reach
 
 pytestmark = pytest.mark.kubeflow
@@ -281,6 +281,23 @@ def test_all_tasks_are_followed_until_the_run_has_ended_and_tail_counts_from_now
         life.end()
 
     assert followed(World(pods), life, script, tail=1) == ["ingest/1 c", "ingest/1 d", "train/1 x"]
+
+
+def test_who_may_not_read_pods_follows_through_the_api() -> None:
+    class Forbidden(Pods):
+        def pod_log(self, *_: Any, **__: Any) -> Iterator[str]:
+            raise NotAllowedError('cannot get resource "pods/log"')
+
+    world = World(Forbidden())
+    world.archive["wf-impl-1"] = "one\n"
+    life = Life(task("train", TaskState.RUNNING, pod="wf-impl-1"))
+
+    def script(seen: Callable[[int], None]) -> None:
+        seen(1)
+        world.archive["wf-impl-1"] += "two\n"
+        life.set("train", TaskState.SUCCEEDED)
+
+    assert followed(world, life, script, "train") == ["train/1 one", "train/1 two"]
 
 
 def test_a_skipped_task_ends_a_follow_without_a_line() -> None:

@@ -20,7 +20,7 @@ from evctl.backends.kubeflow.artifacts import label, log_artifacts
 from evctl.backends.kubeflow.objects import Objects, lines_of
 from evctl.backends.kubeflow.objects_reach import Reach
 from evctl.backends.metadata.values import RunMetadata
-from evctl.errors import EvctlError, NotFoundError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 
 CONTAINER = "main"
 POLL_S = 1.0
@@ -192,7 +192,8 @@ class Logs:
 
     def _stream(self, pod: str, *, follow: bool, whole: bool) -> Iterator[str]:
         if self.connection.kubernetes() is not None:
-            with contextlib.suppress(NotFoundError):
+            # who may not read pods/log asks KFP, which may
+            with contextlib.suppress(NotFoundError, NotAllowedError):
                 yield from self._from_pod(pod, follow=follow)
                 return
         yield from self._from_archive(pod, follow=follow, whole=whole)
