@@ -13,7 +13,7 @@ from evctl.errors import EvctlError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.profile import Profile
 
-CHECK_S = 9.0
+CHECK_S = 8.0
 """Seconds a check has: all run side by side, and doctor answers within ten."""
 REQUEST_S, DEADLINE_S = 3.0, 6.0
 """Seconds for one of a check's requests, and with its retries: short enough that the check itself can say what failed."""
@@ -138,7 +138,7 @@ def side_by_side(ask: Callable[[S], T], of: Sequence[S]) -> list[T]:
     return found
 
 
-def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str | None = None) -> Check:
+def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str = "the same command again") -> Check:
     """Return a check that says so when what it needs has failed already. `fix` is for one that does not end."""
 
     def run() -> Finding:

@@ -149,20 +149,23 @@ class KubeApi:
         content = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json", "Content-Type": kind}
         end, pause = time.monotonic() + self.deadline_s, 0.2
+
+        def again() -> bool:
+            return method == "GET" and time.monotonic() + pause < end
+
         while True:
-            again = method == "GET" and time.monotonic() + pause < end
             try:
                 answer = self._send(method, url, content, headers, read_s=self.timeout_s, preload=True)
                 if answer.status < 400:
                     return dict(json.loads(answer.data))
-                if answer.status not in RETRIED or not again:
+                if answer.status not in RETRIED or not again():
                     raise explained(method, path, answer.status, answer.data, self.host)
             except ValueError as error:
-                if not again:
+                if not again():
                     raise UnavailableError(f"{self.host} answered {path} with something else than JSON") from error
             except UnavailableError as error:
                 # a reset or a slow answer may be the server's restart
-                if not again or isinstance(error, Unreachable):
+                if not again() or isinstance(error, Unreachable):
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
