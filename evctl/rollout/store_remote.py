@@ -41,7 +41,7 @@ def remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
         "retry_timeout": timedelta(seconds=RETRY_S),
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
     }
-    client: dict[str, Any] = {
+    client: Any = {
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "timeout": timedelta(seconds=float(config.get("request_timeout_s") or REQUEST_S)),
     }
