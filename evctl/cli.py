@@ -7,6 +7,7 @@ annotated parameters in `evctl/commands/`; it is registered by one line here.
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -76,6 +77,9 @@ EPILOG = "exit codes: evctl help exit-codes; what -o json prints: evctl help jso
 
 def main() -> None:
     """Entry point: run and exit."""
+    # a command's start makes many objects and few cycles, and pydantic would read every package's metadata for plugins
+    gc.set_threshold(50_000)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evctl.backends.base import GOOD_TASK_STATES, Backend, Run, RunRequest, RunState, TaskState
-from evctl.compiler import coerce, compile_profile
 from evctl.errors import DeadlineError, FailedError, RefusedError, UnavailableError, UsageError
-from evctl.profile import Profile
+
+if TYPE_CHECKING:
+    from evctl.profile import Profile
 
 OK, FAILED, REFUSED, NOT_FINISHED = 0, 1, 5, 8
 CANCEL_TIMEOUT_S = 60.0
@@ -60,6 +62,8 @@ def submit(
     Args:
         raw: parameters as typed. folder: where the package may be written meanwhile.
     """
+    from evctl.compiler import coerce, compile_profile
+
     compiled = compile_profile(profile)
     parameters = coerce(compiled.spec, raw)
     version = str(parameters.get("data_version", ""))
