@@ -1,0 +1,278 @@
+"""Promotions while the cluster, the network or the promoter itself goes away; two promoters; leases."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evctl.errors import ConflictError, EvctlError, FailedError, UnavailableError
+from evctl.rollout.cluster import ConfigMapLedger, bounded
+from evctl.rollout.ledger import Ledger, Release
+from evctl.rollout.promotion import Outcome, promote, rollback
+from evctl.rollout.serving.kserve import ClusterWorld
+from tests.cluster.cutter import Cutter
+from tests.cluster.harness import Cluster
+from tests.cluster.stage import CREATE, GOOD, Stage
+
+ROOT = Path(__file__).parents[2]
+
+
+class Background(threading.Thread):
+    """A call in a thread; `result` waits for it."""
+
+    def __init__(self, call: Callable[[], Outcome]) -> None:
+        super().__init__(daemon=True)
+        self._call, self._outcome, self._error = call, None, None  # type: Callable[[], Outcome], Any, Any
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._outcome = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def result(self, seconds: float = 60.0) -> Outcome:
+        self.join(seconds)
+        assert not self.is_alive(), "it did not end"
+        if self._error is not None:
+            raise self._error
+        assert isinstance(self._outcome, Outcome)
+        return self._outcome
+
+
+@pytest.fixture
+def serving(stage: Stage) -> Stage:
+    """Model a serves, promoted."""
+    stage.plays("a", CREATE, "6_rollback_after_corrupt")
+    stage.plays("b", GOOD)
+    stage.start(speed=8.0)
+    stage.promote("a")
+    return stage
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.02)
+
+
+def under_way(stage: Stage, model: str) -> Callable[[], bool]:
+    return lambda: any(uri == stage.models[model].uri for _, uri, _ in stage.frames)
+
+
+def test_a_promotion_outlives_an_api_server_that_is_away(serving: Stage, own_cluster: Cluster) -> None:
+    going = Background(lambda: serving.promote("b"))
+    until(under_way(serving, "b"))
+    with own_cluster.without_api():
+        until(lambda: any("waiting: the Kubernetes API" in line for line in serving.told))
+        time.sleep(2.0)
+    assert going.result().model == serving.models["b"].version
+    assert serving.statuses() == ["superseded", "live"]
+
+
+def test_a_promotion_outlives_a_restart_of_etcd(serving: Stage, own_cluster: Cluster) -> None:
+    going = Background(lambda: serving.promote("b"))
+    until(under_way(serving, "b"))
+    own_cluster.stop_etcd()
+    time.sleep(1.0)
+    own_cluster.start_etcd()
+    assert going.result().model == serving.models["b"].version
+    assert serving.statuses() == ["superseded", "live"]
+
+
+def test_a_dead_api_server_is_told_at_once_where_nothing_was_begun(serving: Stage, own_cluster: Cluster) -> None:
+    world = serving.world()
+    with own_cluster.without_api():
+        start = time.monotonic()
+        with pytest.raises(UnavailableError) as told:
+            serving.promote_in(world, "b")
+        assert time.monotonic() - start < 5.0
+    assert told.value.exit_code == 9
+
+
+def test_cut_connections_cost_a_promotion_nothing(serving: Stage, own_cluster: Cluster, tmp_path: Path) -> None:
+    cutter = Cutter(own_cluster.port)
+    world = serving.world(cutter.kubeconfig(serving.kubeconfig, tmp_path))
+    going = Background(lambda: serving.promote_in(world, "b"))
+    until(under_way(serving, "b"))
+    while going.is_alive():
+        cutter.cut()
+        time.sleep(0.2)
+    assert going.result().model == serving.models["b"].version
+    assert cutter.cuts >= 3
+    cutter.close()
+
+
+def test_of_two_promoters_at_once_one_is_told_who_the_other_is(serving: Stage) -> None:
+    going = Background(lambda: serving.promote("b"))
+    until(under_way(serving, "b"))
+    with pytest.raises(ConflictError, match=r"anna, process \d+ .* is promoting"):
+        serving.promote("c")
+    assert going.result().changed
+
+
+def test_a_change_by_somebody_else_in_mid_promotion_is_told_and_left(serving: Stage) -> None:
+    going = Background(lambda: serving.promote("b"))
+    until(under_way(serving, "b"))
+    service = serving.service()
+    service["spec"]["predictor"]["model"]["storageUri"] = "s3://theirs/"
+    service["metadata"]["annotations"]["evctl/revision"] = "by hand"
+    where = f"/apis/serving.kserve.io/v1beta1/namespaces/{serving.target.namespace}/inferenceservices"
+    until(lambda: replaced(serving, where, service))
+    with pytest.raises(FailedError, match=r"was changed by .*: s3://theirs/.*it was left as it is"):
+        going.result()
+    assert serving.service()["spec"]["predictor"]["model"]["storageUri"] == "s3://theirs/"
+
+
+def replaced(stage: Stage, where: str, body: dict[str, Any]) -> bool:
+    body["metadata"]["resourceVersion"] = stage.service()["metadata"]["resourceVersion"]
+    try:
+        stage.api().replace(f"{where}/{stage.target.name}", body)
+    except ConflictError:
+        return False  # the player wrote a status in between
+    return True
+
+
+def killed(stage: Stage, tmp_path: Path, model: str, *, when: Callable[[], bool]) -> None:
+    """Let another process promote a model, and kill it."""
+    settings = {
+        "service": {**stage.target.settings, "store": dict(stage.target.store)},
+        "kubeconfig": str(stage.kubeconfig),
+        "uri": stage.models[model].uri,
+        "by": "boris",
+        "lease_s": 2,
+    }
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings))
+    other = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.promoter", str(path)],
+        cwd=ROOT, env=dict(os.environ), stdout=(tmp_path / "other.log").open("w"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    until(when, 40.0)
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+
+
+def test_what_a_killed_promoter_began_is_finished_by_the_next_command(serving: Stage, tmp_path: Path) -> None:
+    killed(serving, tmp_path, "b", when=under_way(serving, "b"))
+    assert serving.statuses() == ["live", "pending"]
+    with pytest.raises(ConflictError, match="boris, process"):
+        serving.promote("b")
+    until(lambda: serving.server.active == serving.models["b"].uri)
+    time.sleep(2.2)  # the dead one's lease ends
+    done = serving.promote("b")
+    assert done.changed is False, "what it began is live"
+    assert any("was left half-way by boris: finished" in note for note in done.notes)
+    assert serving.statuses() == ["superseded", "live"]
+
+
+def test_what_a_killed_promoter_began_badly_is_undone_by_the_next_command(stage: Stage, tmp_path: Path) -> None:
+    stage.plays("a", CREATE, "6_rollback_after_corrupt")
+    stage.plays("b", "5_update_corrupt")
+    stage.plays("c", GOOD)
+    stage.start()
+    stage.promote("a")
+    killed(stage, tmp_path, "b", when=under_way(stage, "b"))
+    time.sleep(2.2)
+    done = stage.promote("c")
+    assert any("was left half-way by boris: undone" in note for note in done.notes)
+    assert stage.statuses() == ["superseded", "failed", "live"]
+
+
+def test_two_writers_of_the_ledger_one_is_told(serving: Stage) -> None:
+    store = serving.world().ledger()
+    ledger, token = store.read()
+    store.write(ledger.begin(ledger.releases[0], 50)[0], token)
+    with pytest.raises(ConflictError, match="changed by somebody else"):
+        store.write(ledger, token)
+    with pytest.raises(ConflictError):
+        ConfigMapLedger(serving.api(), serving.target.namespace, serving.target.name).write(Ledger(), None)
+
+
+def test_a_write_of_the_ledger_whose_answer_was_lost_counts_as_written(serving: Stage) -> None:
+    api = serving.api()
+
+    class Losing(ConfigMapLedger):
+        lost = 0
+
+        def _write(self, text: str, token: str | None) -> str:
+            written = super()._write(text, token)
+            if not self.lost:
+                self.lost += 1
+                raise UnavailableError("the answer was lost")
+            return written
+
+    store = Losing(api, serving.target.namespace, serving.target.name)
+    ledger, token = store.read()
+    longer, _ = ledger.begin(ledger.releases[0], 50)
+    store.write(longer, token)
+    assert (store.lost, len(store.read()[0].releases)) == (1, 2)
+
+
+def test_the_ledger_stays_far_under_a_configmaps_mebibyte() -> None:
+    spec = {"annotations": {"x": "y" * 9_000}}
+    release = Release(0, "v", "u", "d", None, "pending", "t", "me", spec=spec)
+    ledger = Ledger()
+    for _ in range(150):
+        ledger, begun = ledger.begin(release, 200)
+        ledger = ledger.ended(begun.revision, "live")
+    small = bounded(ledger)
+    assert len(small.to_json()) <= 900_000 < len(ledger.to_json())
+    assert small.live == ledger.live
+    assert small.revision == ledger.revision
+
+
+def test_history_outlives_the_service(serving: Stage) -> None:
+    where = f"/apis/serving.kserve.io/v1beta1/namespaces/{serving.target.namespace}/inferenceservices"
+    serving.promote("b")
+    serving.api().delete(f"{where}/{serving.target.name}")
+    assert serving.statuses() == ["superseded", "live"]
+    serving.plays("a", CREATE)
+    assert rollback(serving.target, serving.world(), by="anna").model == serving.models["a"].version
+
+
+@pytest.mark.slow
+def test_in_real_time_a_ready_pod_is_a_success_within_two_seconds_and_a_failing_one_told_within_five(
+    stage: Stage,
+) -> None:
+    stage.plays("a", CREATE, "4_rollback_after_bad_uri")
+    stage.plays("b", "3_update_bad_uri")
+    stage.plays("c", GOOD)
+    stage.start(speed=1.0)
+    stage.promote("a")
+    with pytest.raises(FailedError, match="storage-initializer failed"):
+        stage.promote("b")
+    failed = stage.when(lambda frame: _restarted(frame))
+    undone = next(at for at, uri, _ in stage.frames if uri == stage.models["a"].uri and at > failed)
+    assert undone - failed < 5.0
+    stage.promote("c")
+    ended = time.monotonic()
+    ready = stage.when(lambda frame: frame["t"] == 16.0)
+    assert 0 <= ended - ready < 2.0
+
+
+def _restarted(frame: Any) -> bool:
+    return any(each["restartCount"] for pod in frame["pods"] for each in pod["init"])
+
+
+def test_a_promotion_that_takes_too_long_is_taken_back_with_the_last_it_knew(stage: Stage) -> None:
+    from dataclasses import replace
+
+    stage.plays("a", CREATE, "4_rollback_after_bad_uri")
+    stage.start()
+    stage.promote("a")
+    hurried = replace(stage.target, proof_timeout_s=1.5)
+    with pytest.raises(EvctlError, match=r"not proved within 2 s: KServe has not taken the change up yet"):
+        promote(hurried, ClusterWorld(hurried, stage.api()), stage.models["c"].uri, by="anna")
+    assert stage.statuses() == ["live", "failed"]
