@@ -246,3 +246,12 @@ def test_session_info_is_read_as_kfp_writes_it() -> None:
     cloud = json.dumps({"Provider": "s3", "Params": {"endpoint": "s3.amazonaws.com", "fromEnv": "true"}})
     assert objects_reach.session_of(cloud, "s3") == objects_reach.Session("s3")
     assert objects_reach.session_of("not json", "s3").secret is None
+
+
+def test_a_proxy_for_the_internet_is_not_asked_for_a_forwarded_port(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    assert objects.fetch(reach(endpoint=door.url), artifact("raw"), tmp_path / "raw").read_bytes() == b"telemetry"

@@ -204,6 +204,7 @@ def _open(reach: Reach, where: Location, session: Session, endpoint: str | None,
     }
     if ca := reach.profile.kubeflow.ca_file:
         client["root_certificate"] = _certificate(ca)
+    _past_the_proxy(endpoint)
     try:
         return _opened(where, session, endpoint, secret, client)
     except Exception as error:  # obstore's own errors have no common base; their text may hold a key
@@ -211,6 +212,14 @@ def _open(reach: Reach, where: Location, session: Session, endpoint: str | None,
         raise NotAllowedError(
             f"the credentials of {whose} are none that {where.provider}://{where.bucket} takes ({type(error).__name__})"
         ) from None
+
+
+def _past_the_proxy(endpoint: str | None) -> None:
+    """Keep a proxy that is meant for the internet from a port of this machine: the store's client reads NO_PROXY alone."""
+    host = urlsplit(endpoint or "").hostname or ""
+    known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    if host in ("127.0.0.1", "localhost", "::1") and host not in known.split(","):
+        os.environ["NO_PROXY"] = f"{known},{host}".lstrip(",")
 
 
 def _opened(where: Location, session: Session, endpoint: str | None, secret: dict[str, str] | None, client: Any) -> Any:
