@@ -36,7 +36,8 @@ MemoryQuantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(E
 class Settings(BaseModel):
     """Base of every settings model: frozen, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # only what is used is built: a profile holds all its parts in one validator
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class ImageSettings(Settings):
