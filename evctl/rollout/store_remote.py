@@ -44,6 +44,7 @@ def remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
     client: Any = {
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "timeout": timedelta(seconds=float(config.get("request_timeout_s") or REQUEST_S)),
+        "allow_http": str(config.get("endpoint") or "").startswith("http://"),
     }
     if scheme == "gs":
         check_gcs(bucket)
@@ -52,7 +53,6 @@ def remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
     options: dict[str, Any] = {"region": config.get("region") or os.environ.get("AWS_REGION") or "us-east-1"}
     if config.get("endpoint"):
         options |= {"endpoint": config["endpoint"], "virtual_hosted_style_request": False}
-    client["allow_http"] = str(config.get("endpoint") or "").startswith("http://")
     return S3Store(bucket, client_options=client, retry_config=retry, **options)
 
 

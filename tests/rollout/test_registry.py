@@ -15,6 +15,7 @@ from evctl.errors import ConflictError, FailedError, NotFoundError
 from evctl.rollout import registry
 from evctl.rollout.registry import fetch, manifest_of, models, publish
 from evctl.rollout.store import Store
+from tests.rollout.gcs_server import GcsServer
 
 Config = dict[str, Any]
 NAME = "ev_battery_fault_classifier"
@@ -31,10 +32,23 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture
+def gcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = GcsServer()
+    key = {"gcs_base_url": server.url, "disable_oauth": True, "client_email": "", "private_key": ""}
+    (tmp_path / "key.json").write_text(json.dumps({**key, "private_key_id": ""}))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "key.json"))
+    yield server.url
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(params=["file", "s3", "gcs"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     if request.param == "file":
         return {"uri": str(tmp_path / "s")}
+    if request.param == "gcs":
+        return {"uri": "gs://models-bucket/prefix", "endpoint": request.getfixturevalue("gcs")}
     endpoint = request.getfixturevalue("s3_server")
     monkeypatch.setenv("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
