@@ -15,7 +15,7 @@ import yaml
 
 from evctl.backends.kubeflow.connect import connect
 from evctl.backends.kubeflow.portforward import Forward
-from evctl.errors import NotAllowedError, NotFoundError, UnavailableError
+from evctl.errors import NotAllowedError, UnavailableError
 from evctl.kube import KubeApi, connect_kubernetes
 from evctl.profile import KubeflowSettings, Profile, StoreSettings
 from tests.fakes.kfp_server import KfpServer
@@ -145,9 +145,9 @@ def test_a_port_nobody_listens_on_in_the_pod_is_told_with_the_kubelets_words(
 def test_a_missing_service_port_or_right_is_told_before_anything_is_sent(
     cluster: PortForwards, api: KubeApi, echo: str
 ) -> None:
-    with pytest.raises(NotFoundError, match='services "seaweedfs" not found'):
+    with pytest.raises(UnavailableError, match="no service kubeflow/seaweedfs"):
         Forward(api, "kubeflow", "seaweedfs", 9000)
-    with pytest.raises(NotFoundError, match="no port 1"):
+    with pytest.raises(UnavailableError, match="no port 1"):
         Forward(api, "kubeflow", "ml-pipeline", 1)
     cluster.add(pod("one", app="ml-pipeline"), p8888=echo)
     cluster.no_forward = 403

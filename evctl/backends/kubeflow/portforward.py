@@ -68,10 +68,14 @@ class Forward:
 def target(api: KubeApi, namespace: str, service: str, port: int) -> tuple[str, int]:
     """Return (pod, its port) behind a service's port. UnavailableError when no pod is ready."""
     where = f"{namespace}/{service}"
-    found = api.get(f"/api/v1/namespaces/{namespace}/services/{service}")["spec"]
+    hint = "set kubeflow.system_namespace, or kubeflow.host, in the profile"
+    try:
+        found = api.get(f"/api/v1/namespaces/{namespace}/services/{service}")["spec"]
+    except NotFoundError as error:
+        raise UnavailableError(f"there is no service {where} on this cluster", hint=hint) from error
     known = [each for each in found.get("ports") or () if each.get("port") == port]
     if not known:
-        raise NotFoundError(f"service {where} has no port {port}")
+        raise UnavailableError(f"service {where} has no port {port}", hint=hint)
     selector = ",".join(f"{key}={value}" for key, value in (found.get("selector") or {}).items())
     if not selector:
         raise UnavailableError(f"service {where} selects no pods, so no port can be forwarded to it")

@@ -118,7 +118,7 @@ def _refused(status: int, where: str) -> EvctlError:
     if status in (401, 403):
         return NotAllowedError(
             f"the cluster does not let us forward a port to {where}",
-            hint="create on pods/portforward is needed: evctl doctor",
+            hint="get and create on pods/portforward are needed: evctl doctor",
         )
     if status == 404:
         return NotFoundError(f"pod {where} is gone")
