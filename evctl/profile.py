@@ -67,6 +67,9 @@ class ServingSettings(Settings):
     mode: Literal["auto", "Standard", "Knative"] = "auto"
     runtime: str | None = None
     """ServingRuntime; None makes one of our image, named by its digest."""
+    image: str | None = None
+    """The predictor's image, by digest; None (or empty, as an unset variable is) is the profile's own, where it is
+    prebuilt: an embedded one cannot serve."""
     service_account: str | None = None
     """The predictor's; None is the service's own name where the store has a secret (`secrets apply --store` makes it)."""
     min_replicas: Annotated[int, Field(ge=0)] = 1
@@ -192,8 +195,11 @@ class Profile(Settings):
     def pipeline_settings(self) -> PipelineSettings:
         """Return what the wiring needs of this profile."""
         serving = self.serving.model_dump(mode="json", exclude_none=True)
-        if self.backend == "kubeflow" and self.store.secret:
-            serving.setdefault("service_account", self.serving.name)
+        if self.backend == "kubeflow":
+            image = self.serving.image or (self.image.name if self.image.mode == "prebuilt" else None)
+            serving = {**serving, "image": image} if image else {k: v for k, v in serving.items() if k != "image"}
+            if self.store.secret:
+                serving.setdefault("service_account", self.serving.name)
         return PipelineSettings(
             environment=self.name,
             namespace=self.namespace,

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from evctl.profile_files import load_profile
+from evctl.rollout.target import ServiceTarget
+
 REPO = Path(__file__).parents[1]
 GITHUB, GITLAB = REPO / ".github" / "workflows" / "pipeline.yml", REPO / ".gitlab-ci.yml"
 EVCTL = ".venv/bin/evctl "
@@ -117,3 +120,16 @@ def test_a_secret_reaches_the_cluster_job_by_variable_and_file_never_on_a_comman
     logins = [line for line in gitlab() if "PASSWORD" in line]
     assert logins
     assert all("--password-stdin" in line for line in logins)
+
+
+@pytest.mark.parametrize("env", ["dev", "qa", "prod"])
+def test_the_image_that_was_built_is_what_the_predictor_runs(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVCTL_PROFILES", str(REPO / "profiles"))
+
+    def image() -> str | None:
+        found = ServiceTarget.of(load_profile(env).profile.pipeline_settings().service).settings.get("image")
+        return found if found is None else str(found)
+
+    assert image() is None
+    monkeypatch.setenv("EV_IMAGE", "somewhere/ev-battery@sha256:" + "b" * 64)
+    assert image() == "somewhere/ev-battery@sha256:" + "b" * 64
