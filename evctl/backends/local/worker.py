@@ -24,8 +24,10 @@ from evctl.backends.local.folder import FULL, RunFolder
 from evctl.backends.local.forks import Forks, modules_of
 from evctl.backends.local.kfp_local import GOOD, Tracker
 from evctl.backends.local.mounts import SecretCopies, mounts_of
+from evctl.backends.local.reader import to_run
 from evctl.backends.local.recorder import Recorder
 from evctl.backends.spec import Node, tree
+from evctl.documents import run_document
 from evctl.errors import UnavailableError
 from evctl.index import RunIndex
 
@@ -174,9 +176,6 @@ def _watch_for_cancel(folder: RunFolder, tracker: Tracker, recorder: Recorder) -
 
 def _outcome(document: Mapping[str, Any], nodes: tuple[Node, ...]) -> dict[str, Any]:
     """Return the run's record as its exit handler is told it: what the tasks did so far."""
-    from evctl.backends.local.reader import to_run
-    from evctl.documents import run_document
-
     told = run_document(to_run(document, nodes, alive=True))
     return {**told, "cancel_requested": document.get("cancel_requested", False)}
 
