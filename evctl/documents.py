@@ -50,7 +50,7 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def _task(task: TaskStatus) -> dict[str, Any]:
     return {
-        "name": task.name,
+        "name": task.label,
         "state": task.state.value,
         "cached": task.cached,
         "attempts": task.attempts,

@@ -56,7 +56,7 @@ def task_line(task: TaskStatus) -> str:
     """Return one line of the tree."""
     indent = "  " * (1 + len(task.path))
     sign = "◇" if task.kind == "gate" else SIGNS[task.state]
-    name = f"gate {task.note or task.name}" if task.kind == "gate" else task.name
+    name = f"gate {task.note or task.name}" if task.kind == "gate" else task.label
     return f"{indent}{sign} {name:<30}{_took(task):>9}   {_says(task)}".rstrip()
 
 

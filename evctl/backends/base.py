@@ -71,6 +71,11 @@ class TaskStatus:
     """How long this task took in the last good run, for the progress bar."""
 
     @property
+    def label(self) -> str:
+        """Its name, and `[i]` for each loop around it: what outputs and logs call it too."""
+        return self.name + "".join(f"[{part}]" for part in self.path if part.isdigit())
+
+    @property
     def duration_s(self) -> float | None:
         """Seconds from start to finish; None until it is finished."""
         if self.started_at is None or self.finished_at is None:

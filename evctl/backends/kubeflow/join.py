@@ -125,7 +125,7 @@ def _reason(run: Mapping[str, Any], state: RunState, tasks: Sequence[TaskStatus]
         return None
     failed = [task for task in tasks if task.kind == "task" and task.state.value == "FAILED"]
     if failed:
-        return f"{failed[0].name}: {failed[0].reason or 'failed'}"
+        return f"{failed[0].label}: {failed[0].reason or 'failed'}"
     return _message(run) or "the run failed before any task did; `evctl logs` shows what is left"
 
 
