@@ -174,6 +174,7 @@ def test_a_terminated_worker_says_so_and_cleans_up(engine: Engine) -> None:
     run = engine.wait(run_id)
     assert run.state is RunState.FAILED
     assert "SIGTERM" in str(run.reason)
+    assert [(t.state.value, t.reason) for t in run.tasks if t.name == "step"] == [("FAILED", run.reason)]
     assert not list((engine.backend.home / "runs" / run_id).glob("secrets-*"))
 
 

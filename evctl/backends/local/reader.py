@@ -122,7 +122,7 @@ def _task(
     if lost := next((said for name, said in failures if name == node.name), None):
         state, reason = (TaskState.FAILED, lost) if state in GOOD_TASK_STATES else (state, reason or lost)
     if ended and state is TaskState.RUNNING:
-        state, reason = TaskState.FAILED, died or reason
+        state, reason = TaskState.FAILED, died or document.get("reason") or reason
     return TaskStatus(
         name=node.name,
         state=state,
