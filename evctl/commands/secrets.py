@@ -10,8 +10,8 @@ import typer
 from evctl import secrets_store
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
-from evctl.errors import UsageError
-from evctl.output import columns, emit
+from evctl.errors import EvctlError, UsageError
+from evctl.output import columns, emit, say
 from evctl.profile import Profile
 from evctl.secrets_cluster import ClusterSecrets
 from evctl.secrets_local import LocalSecrets, SecretChange, parse_env
@@ -133,7 +133,24 @@ def _local() -> LocalSecrets:
 def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
     from evctl.kube import connect_kubernetes
 
-    return ClusterSecrets(connect_kubernetes(profile.kubeflow.context), namespace or profile.namespace)
+    return ClusterSecrets(connect_kubernetes(profile.kubeflow.context), namespace or _run_namespace(profile))
+
+
+def _run_namespace(profile: Profile) -> str:
+    """Return where a run's pods look for secrets: Kubeflow's own namespace unless it keeps its users apart."""
+    from evctl.backends.kubeflow.connect import connect
+
+    if profile.namespace == profile.kubeflow.system_namespace:
+        return profile.namespace
+    connection = connect(profile)
+    try:
+        apart = connection.request("GET", "/apis/v2beta1/healthz").get("multi_user")
+    except EvctlError as error:
+        say(f"warning: taking {profile.namespace} for the runs' namespace, since Kubeflow did not say: {error.message}")
+        return profile.namespace
+    finally:
+        connection.close()
+    return profile.namespace if apart else profile.kubeflow.system_namespace
 
 
 def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:
