@@ -16,6 +16,7 @@ import pytest
 from evctl.cli import run
 from evctl.kube import KubeApi, connect_kubernetes
 from tests.cluster.harness import Cluster
+from tests.e2e.life import live
 
 pytestmark = pytest.mark.cluster
 SECRET = "ev-telemetry-secret"
@@ -269,3 +270,10 @@ def test_without_a_file_the_required_keys_are_asked_for_unseen(
     assert run(["secrets", "apply", "--env", "cluster"]) == 0
     assert asked == [("TELEMETRY_TOKEN", True)]
     assert operator.kept() == {"TELEMETRY_TOKEN": VALUES["TELEMETRY_TOKEN"]}
+
+
+def test_the_secrets_step_of_make_e2e_passes_and_leaves_what_was_there(operator: Operator) -> None:
+    operator.apply(VALUES)
+    assert [row["result"] for row in live("cluster", 60.0, ["secrets"])] == ["pass"]
+    assert operator.kept() == VALUES
+    assert set(operator.kept("evctl-e2e-secret")) == {"E2E_TOKEN"}
