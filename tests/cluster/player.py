@@ -60,8 +60,8 @@ class Player(threading.Thread):
         self.on_frame = on_frame or (lambda uri, frame: None)
         self.errors: list[BaseException] = []
         self._halt = threading.Event()
-        self._known: dict[str, str] = {}
-        self._old: str | None = None
+        self._cast: dict[str, str | None] = {}
+        self._made = 0
         self._notes: dict[str, str] = {}
         """The service's own annotations: KServe copies them to the Deployment's template, so pods carry them."""
 
@@ -79,10 +79,11 @@ class Player(threading.Thread):
                 if uri is not None and change != seen:
                     seen = change
                     frames = self.choose(uri)
-                    if frames is not None and self._play(uri, frames):
-                        self._old = uri
-                if uri is None:
+                    if frames is not None:
+                        self._play(uri, frames)
+                if uri is None and seen is not None:
                     seen = None
+                    self._collect()
             except (ApiException, OSError, client.exceptions.OpenApiException) as error:
                 self.errors.append(error)
             except Exception as error:  # the API server may be taken away under us: urllib3's errors
@@ -108,21 +109,20 @@ class Player(threading.Thread):
             self.errors.append(error)
             return usual
 
-    def _play(self, uri: str, frames: Sequence[Frame]) -> bool:
-        """Return whether it was played to its end."""
+    def _play(self, uri: str, frames: Sequence[Frame]) -> None:
         start = time.monotonic()
         recorded_uri = frames[-1]["inferenceservice"]["storageUri"]
+        self._casting(uri, frames[0])
         for frame in frames:
             due = start + frame["t"] / self.speed
             while time.monotonic() < due and not self._halt.is_set():
                 if self._uri_now(uri) not in (uri, None):
-                    return False  # a newer change: its own timeline takes over
+                    return  # a newer change: its own timeline takes over
                 self._halt.wait(min(0.1, max(0.0, due - time.monotonic())))
             if self._halt.is_set():
-                return False
+                return
             self._write_patiently(uri, recorded_uri, frame)
             self.on_frame(uri, frame)
-        return True
 
     def _write_patiently(self, uri: str, recorded_uri: str, frame: Frame) -> None:
         """Write a frame; controllers go on where they were when their API server is back."""
@@ -142,7 +142,7 @@ class Player(threading.Thread):
         for name, each in deployments.items():
             mine = each["sourceuri"] == recorded_uri
             self._deployment(name, uri if mine else each["sourceuri"], each["status"])
-        self._pods(uri, recorded_uri, frame["pods"], rename)
+        self._pods(uri, frame["pods"])
         status = copy.deepcopy(frame["inferenceservice"]["status"])
         if self.url:
             status["url"] = self.url
@@ -175,27 +175,52 @@ class Player(threading.Thread):
         played["observedGeneration"] = current.metadata.generation
         self.apps.patch_namespaced_deployment_status(name, self.namespace, {"status": played})
 
-    def _pods(
-        self, uri: str, recorded_uri: str, pods: Sequence[Mapping[str, Any]], rename: Callable[[str], str]
-    ) -> None:
-        wanted = {rename(pod["name"]): pod for pod in pods}
+    def _present(self) -> dict[str, Any]:
         selector = f"serving.kserve.io/inferenceservice={self.service}"
-        present = {
-            pod.metadata.name: pod
-            for pod in self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
-        }
+        found = self.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        return {pod.metadata.name: pod for pod in found}
+
+    def _casting(self, uri: str, frame: Frame) -> None:
+        """Give the recorded pods of a timeline's first frame to those that are here; the others are new ones."""
+        self._cast = {}
+        present = self._present()
+        serving = [name for name, pod in present.items() if _ready(pod)]
+        failing = [name for name in present if name not in serving]
+        staying = [pod for pod in frame["pods"] if not pod["deletionTimestamp"]]
+        for pod in frame["pods"]:
+            if pod["deletionTimestamp"]:
+                self._cast[pod["name"]] = failing.pop() if failing else None
+            elif pod["phase"] == "Running" and serving:
+                mine = [name for name in serving if present[name].metadata.annotations.get(SOURCE_URI) == uri]
+                # alone it is what serves already, or the first pod there is
+                if len(staying) > 1 or mine:
+                    self._cast[pod["name"]] = (mine or serving)[0]
+
+    def _pods(self, uri: str, pods: Sequence[Mapping[str, Any]]) -> None:
+        wanted: dict[str, Mapping[str, Any]] = {}
+        for pod in pods:
+            if pod["name"] not in self._cast:
+                self._made += 1
+                name = pod["name"].replace(RECORDED_SERVICE, self.service)
+                self._cast[pod["name"]] = f"{name[:-3]}{self._made:03d}"
+            if actor := self._cast[pod["name"]]:
+                wanted[actor] = pod
+        present = self._present()
         for name in present.keys() - wanted.keys():
             self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
-        fresh = [name for name in wanted if name not in present and name not in self._known]
-        # of the pods a change brings, the new one is the one that was not there before
         for name, pod in wanted.items():
             if name not in present:
-                new = name in fresh and (len(wanted) == 1 or pod["phase"] == "Pending")
-                self._known[name] = uri if new else self._known.get(name) or self._old or recorded_uri
-                self._create_pod(name, self._known[name], self._notes if new else {})
+                self._create_pod(name, uri, self._notes)
             elif pod["deletionTimestamp"] and present[name].metadata.deletion_timestamp is None:
                 self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=30)
             self.core.patch_namespaced_pod_status(name, self.namespace, {"status": _pod_status(pod)})
+
+    def _collect(self) -> None:
+        """Delete what belonged to a service that is gone."""
+        for name in self._present():
+            self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+        selector = f"serving.kserve.io/inferenceservice={self.service}"
+        self.apps.delete_collection_namespaced_deployment(self.namespace, label_selector=selector)
 
     def _create_pod(self, name: str, uri: str, notes: Mapping[str, str]) -> None:
         self.core.create_namespaced_pod(
@@ -219,6 +244,10 @@ class Player(threading.Thread):
                 },
             },
         )
+
+
+def _ready(pod: Any) -> bool:
+    return any((each.type, each.status) == ("Ready", "True") for each in pod.status.conditions or ())
 
 
 def _pod_status(pod: Mapping[str, Any]) -> dict[str, Any]:
