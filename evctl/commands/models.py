@@ -9,7 +9,7 @@ import typer
 
 from evctl.commands import release, resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
-from evctl.errors import NotFoundError
+from evctl.errors import NotFoundError, UsageError
 from evctl.output import columns, emit
 
 SHOWN = ("accuracy", "recall", "pr_auc", "false_alarms_per_1000")
@@ -24,16 +24,21 @@ def list_models(env: Env = None, output: Output = Format.table, quiet: Quiet = F
 
 
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A version, or the beginning of its digest.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A version or a digest, or the beginning of one.")],
     env: Env = None,
     output: Output = Format.table,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """Show one model's manifest."""
-    found = [each for each in _all(env) if each["version"] == model or each["digest"].startswith(model)]
+    known = _all(env)
+    found = [each for each in known if model in (each["version"], each["digest"])]
+    found = found or [each for each in known if each["version"].startswith(model) or each["digest"].startswith(model)]
     if not found:
         raise NotFoundError(f"no model {model!r} is registered", hint="evctl models list")
+    if len(found) > 1:
+        listed = ", ".join(each["version"] for each in found[:8])
+        raise UsageError(f"{model!r} is the beginning of {len(found)} models: {listed}", hint="type more of it")
     emit(found[0], output, _manifest_lines, dict, name=found[0]["version"], quiet=quiet)
     return 0
 

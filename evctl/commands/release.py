@@ -6,11 +6,13 @@ import contextlib
 import getpass
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from evctl.backends.base import Run
 from evctl.commands import resolve
-from evctl.errors import NotFoundError, RefusedError
+from evctl.errors import EvctlError, NotFoundError, RefusedError
 from evctl.index import RunIndex
 from evctl.output import columns
 from evctl.profile import Profile
@@ -50,28 +52,57 @@ def confirm(profile: Profile, question: str, *, yes: bool) -> None:
 
 def candidate(reference: str | None, env: str | None) -> tuple[Profile, Candidate]:
     """Return the model meant by a run, a model version or a URI. RefusedError for a run whose model may not serve."""
-    from ev_ml.bundle import MODEL_NAME
-    from evctl.rollout.registry import manifest_of, models
-
     if reference and not reference.startswith("@"):
         profile = resolve.profile(env)
         store = target_of(profile).store
-        uri = reference if "://" in reference else None
-        for each in () if uri else models(store, MODEL_NAME):
-            if reference in (each["version"], each["digest"]):
-                uri = str(each["uri"])
-        if uri:
-            run_id = manifest_of(uri, store)["provenance"].get("run_id")
+        if uri := reference if "://" in reference else _registered(reference, store):
+            run_id = _made_by(uri, store)
             # a run made elsewhere is not known here; its registration says that the gate let it pass
             with contextlib.suppress(NotFoundError):
                 _check(_run(str(run_id), env))
             return profile, Candidate(uri, run_id)
-    found = resolve.run(reference, env)
+    try:
+        found = resolve.run(reference, env)
+    except NotFoundError as error:
+        if reference and not reference.startswith("@"):
+            raise _unknown(reference, env) from error
+        raise
     run = found.backend.get(found.run_id)
     _check(run)
     if run.model is None:
         raise RefusedError(f"run {run.run_id} registered no model", hint=f"evctl status {run.run_id}")
     return found.profile, Candidate(run.model.uri, run.run_id)
+
+
+def _registered(reference: str, store: Mapping[str, Any]) -> str | None:
+    from ev_ml.bundle import MODEL_NAME
+    from evctl.rollout.registry import models
+
+    found = (each for each in models(store, MODEL_NAME) if reference in (each["version"], each["digest"]))
+    return next((str(each["uri"]) for each in found), None)
+
+
+def _made_by(uri: str, store: Mapping[str, Any]) -> str | None:
+    from evctl.rollout.registry import manifest_of
+
+    try:
+        run_id = manifest_of(uri, store)["provenance"].get("run_id")
+    except NotFoundError as error:
+        raise RefusedError(f"{error.message}: nothing there can be promoted", hint=error.hint) from error
+    return str(run_id) if run_id else None
+
+
+def _unknown(reference: str, env: str | None) -> EvctlError:
+    from ev_ml.bundle import MODEL_NAME
+    from evctl.rollout.registry import partial
+
+    store = target_of(resolve.profile(env)).store
+    if "/" not in reference and partial(store, MODEL_NAME, reference):
+        return RefusedError(
+            f"model {reference} is no finished model: its upload was cut short, or its manifest is gone",
+            hint="register it again: evctl retry its run, or evctl run",
+        )
+    return NotFoundError(f"no run and no model {reference!r}", hint="evctl runs, evctl models list")
 
 
 def _run(run_id: str, env: str | None) -> Run:

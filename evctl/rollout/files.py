@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evctl.errors import ConflictError, FailedError, trim
+from evctl.errors import ConflictError, FailedError, UnavailableError, trim
 from evctl.rollout.ledger import Ledger
 
 LEASE_S = 60.0
@@ -24,20 +24,35 @@ LEASE_S = 60.0
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all, readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(partial).replace(path)
+    """Write a file whole or not at all, readable by its owner only. UnavailableError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(partial).replace(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UnavailableError:
+    return UnavailableError(f"{path} cannot be written: {error.strerror}", hint="evctl doctor")
 
 
 @contextlib.contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".guard").open("a") as guard:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        guard = path.with_suffix(".guard").open("a")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         yield
 

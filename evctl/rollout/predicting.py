@@ -8,38 +8,41 @@ from typing import Any
 
 from evctl.errors import FailedError, NotFoundError, UnavailableError, UsageError, trim
 from evctl.rollout.serving.base import ServingWorld
-from evctl.rollout.serving.golden import call
 from evctl.rollout.target import ServiceTarget
 
 ROWS_A_REQUEST = 1000
+TRIES = 3
+Answer = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 def predict_file(target: ServiceTarget, world: ServingWorld, file: Path) -> dict[str, Any]:
-    """Return the live model's answer for each session of a telemetry file.
+    """Return the live model's answer for each session of a telemetry file; all of them are one model's.
 
     Raises:
-        UsageError: no telemetry. UnavailableError: nothing serves. FailedError: the model refused the request.
+        NotFoundError: no such file. UsageError: no telemetry, or some that the model refuses. UnavailableError: nothing
+        serves. FailedError: what answers is not evctl's predictor.
     """
     features = _features(file)
     now = world.read()
-    if now.state != "serving" or now.url is None:
+    if now.state in ("absent", "stopped"):
         raise UnavailableError(f"{target.name} is {now.state}", hint="evctl serving start, or evctl promote")
-    sessions: list[dict[str, Any]] = []
-    model: dict[str, Any] = {}
-    for start in range(0, len(features), ROWS_A_REQUEST):
-        found, model = _ask(target, int(now.url.rpartition(":")[2]), features.iloc[start : start + ROWS_A_REQUEST])
-        sessions += found
-    return {"model": model, "sessions": sessions}
+    for _ in range(TRIES):
+        chunks = [features.iloc[at : at + ROWS_A_REQUEST] for at in range(0, len(features), ROWS_A_REQUEST)]
+        answers = [_ask(target, world, file, chunk) for chunk in chunks]
+        if len({model["digest"] for _, model in answers}) == 1:  # else a promotion came in between
+            return {"model": answers[0][1], "sessions": [each for found, _ in answers for each in found]}
+    raise UnavailableError(f"{target.name} changed its model {TRIES} times meanwhile", hint="evctl history")
 
 
 def _features(file: Path) -> Any:
     import pandas as pd
+    import pyarrow as pa
 
     from ev_ml.errors import DataError
     from ev_ml.features import from_raw_frame
 
     if not file.is_file():
-        raise NotFoundError(f"{file} does not exist")
+        raise NotFoundError(f"{file} is a folder" if file.is_dir() else f"{file} does not exist")
     try:
         frame = pd.read_parquet(file) if ".parquet" in file.suffixes else pd.read_csv(file)
         if "timestamp" in frame:
@@ -47,11 +50,11 @@ def _features(file: Path) -> Any:
         return from_raw_frame(frame)
     except DataError as error:
         raise UsageError(f"{file}: {error.message}", hint=error.hint) from error
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{file} is no telemetry: {trim(str(error))}") from error
+    except (ValueError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
+        raise UsageError(f"{file} is no telemetry: {trim(str(error))}", hint="compare examples/session.csv") from error
 
 
-def _ask(target: ServiceTarget, port: int, rows: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _ask(target: ServiceTarget, world: ServingWorld, file: Path, rows: Any) -> Answer:
     from ev_ml.features import FEATURES
 
     inputs = [
@@ -63,12 +66,23 @@ def _ask(target: ServiceTarget, port: int, rows: Any) -> tuple[list[dict[str, An
         }
         for name in FEATURES
     ]
-    try:
-        status, answer = call(port, "POST", f"/v2/models/{target.name}/infer", {"inputs": inputs}, timeout_s=60)
-    except OSError as error:
-        raise UnavailableError(f"{target.name} does not answer: {trim(str(error))}", hint="evctl serving") from error
+    status, answer = world.ask("POST", f"/v2/models/{target.name}/infer", {"inputs": inputs})
+    if status == 400:
+        reason = answer.get("error") if isinstance(answer, dict) else answer
+        raise UsageError(f"{file}: the model refuses it: {trim(str(reason))}", hint="look at that session's rows")
+    if status in (502, 503, 504):
+        raise UnavailableError(f"{target.name} answered {status}: {trim(str(answer))}", hint="evctl serving")
     if status != 200:
         raise FailedError(f"the model answered {status}: {trim(str(answer))}", hint="evctl serving")
+    try:
+        return _told(answer, rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FailedError(
+            f"what serves {target.name} is not evctl's predictor: no {error} in its answer", hint="evctl serving"
+        ) from error
+
+
+def _told(answer: Any, rows: Any) -> Answer:
     told = {output["name"]: output["data"] for output in answer["outputs"]}
     classes, thresholds = told["classes"], told["thresholds"]
     found = []

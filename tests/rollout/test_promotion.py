@@ -45,6 +45,9 @@ class MemoryWorld:
     def read(self) -> Serving:
         return Serving("serving" if self.serves else "absent", digest=self.serves or None)
 
+    def ask(self, method: str, path: str, document: Any) -> tuple[int, Any]:
+        return (200, {}) if self.serves else (503, {})
+
     def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
         return {"storageUri": uri}
 

@@ -42,6 +42,10 @@ class ServingWorld(Protocol):
         """Return what serves now."""
         ...
 
+    def ask(self, method: str, path: str, document: Any) -> tuple[int, Any]:
+        """Send a request to what serves, from here. Returns status and document. UnavailableError if nobody answers."""
+        ...
+
     def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
         """Return the full predictor spec of a registered model, enough to make the service again."""
         ...

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evctl.errors import trim
+from evctl.errors import UnavailableError, trim
 from evctl.rollout.files import write_atomic
 from evctl.rollout.serving.processes import Process, announced, spawn
 
@@ -111,7 +111,7 @@ class Keeper:
                 self._starts, self._since = self._starts + 1, time.monotonic()
                 try:
                     await self._start_again(server)
-                except (OSError, subprocess.SubprocessError) as error:  # a full disk passes; the front stays
+                except (OSError, subprocess.SubprocessError, UnavailableError) as error:  # a full disk passes; the front stays
                     print(f"the model server cannot be started: {error}", flush=True)
 
     async def _start_again(self, dead: Process) -> None:

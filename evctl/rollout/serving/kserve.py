@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -72,6 +73,20 @@ class ClusterWorld:
                 "rolling": verdict.state == "waiting",
             },
         )
+
+    def ask(self, method: str, path: str, document: Any) -> tuple[int, Any]:
+        """Send a request to the service's own address where that can be reached, else through the Kubernetes API."""
+        found = self._objects.read()
+        if found is None:
+            raise UnavailableError(f"InferenceService {self._target.name} does not exist", hint="evctl promote")
+        status = found.get("status") or {}
+        for url in ((status.get("address") or {}).get("url"), status.get("url")):
+            if reachable(url):
+                # an outer name need not be known, or routed, from here
+                with contextlib.suppress(UnavailableError):
+                    return direct(str(url))(method, path, document)
+        base = f"/api/v1/namespaces/{self._target.namespace}"
+        return proxied(self._api, f"{base}/services/{self._target.name}-predictor:80")(method, path, document)
 
     def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
         """Return the predictor, its runtime and the provenance of a model. RefusedError when no runtime can serve it."""

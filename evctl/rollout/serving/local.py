@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from evctl import state
-from evctl.errors import NotFoundError, RefusedError
+from evctl.errors import NotFoundError, RefusedError, UnavailableError, trim
 from evctl.rollout.files import FileLease, FileLedger, write_atomic
 from evctl.rollout.ledger import Release
 from evctl.rollout.serving import door as front_door
 from evctl.rollout.serving.base import ProofError, Serving
-from evctl.rollout.serving.golden import prove_at
+from evctl.rollout.serving.golden import call, prove_at
 from evctl.rollout.serving.keeper import last_words, read_roles, start_server
 from evctl.rollout.serving.kept import kept_bundle, prune
 from evctl.rollout.serving.processes import Process, announced
 from evctl.rollout.target import ServiceTarget
 
-POLL_S = 0.05
+POLL_S, ASK_S = 0.05, 60.0
 
 
 class LocalWorld:
@@ -62,6 +62,14 @@ class LocalWorld:
         else:
             detail = "no model server was started" if now else "the front does not answer"
         return Serving("failing", digest=told.get("digest"), url=url, detail=detail)
+
+    def ask(self, method: str, path: str, document: Any) -> tuple[int, Any]:
+        """Send a request to the stable address."""
+        try:
+            return call(int(self._record().get("port") or 0), method, path, document, timeout_s=ASK_S)
+        except OSError as error:
+            told = f"{self._target.name} does not answer: {trim(str(error))}"
+            raise UnavailableError(told, hint="evctl serving") from error
 
     def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
         """Return what makes the release again."""
