@@ -37,12 +37,15 @@ def retraining(profile: Profile) -> tuple[Submit, IsOpen]:
 def alert(profile: Profile, check: dict[str, Any]) -> str | None:
     """Tell the channels of drift or broken data, once for data, model and verdict. Returns what to say."""
     from evctl.notify import notify
+    from evctl.notify_channels import known_secrets
     from evctl.notify_message import drift_message
 
     if check["verdict"] not in {"DRIFT", "DATA_QUALITY"}:
         return None
     config = profile.notify.model_dump(mode="json", exclude_none=True)
-    report = notify(drift_message(check), config, secrets_dir=secrets_folder(), marker_dir=home() / "drift" / "told")
+    folder = secrets_folder()
+    message = drift_message(check, secrets=known_secrets(config, folder))
+    report = notify(message, config, secrets_dir=folder, marker_dir=home() / "drift" / "told")
     return f"notify: {report.summary}" if report.deliveries else "notify: no channel is configured"
 
 

@@ -66,6 +66,7 @@ def decide(
     settings: DriftSettings,
     now: datetime,
     open_run: str | None,
+    digest: str = "",
 ) -> Decision:
     """Decide about a retraining run. Pure.
 
@@ -76,13 +77,14 @@ def decide(
         settings: persistence, window and cool-down.
         now: timezone-aware time of the check.
         open_run: a retraining run that has not ended, if there is one.
+        digest: of the data at hand; the same data checked again is no further window.
     """
     if verdict == "DATA_QUALITY":
         return Decision(False, "the data is broken: retraining would teach the model the defect")
     if verdict != "DRIFT":
         return Decision(False, f"the verdict is {verdict}")
     mine = [check for check in past if check.get("model") == model]
-    window = [*(str(check.get("verdict")) for check in mine), verdict][-settings.window :]
+    window = [*_windows(mine, digest), verdict][-settings.window :]
     drifted = window.count("DRIFT")
     if drifted < settings.persistence:
         return Decision(
@@ -98,6 +100,17 @@ def decide(
             f"a retraining run was submitted less than {settings.cooldown_h:g} h ago; wait until {until}",
         )
     return Decision(True, f"{drifted} of the last {settings.window} checks said DRIFT")
+
+
+def _windows(past: Sequence[Mapping[str, Any]], digest: str) -> list[str]:
+    """Return the verdict on each window of data before this one, oldest first: its newest, where checked again."""
+    newest: dict[str, str] = {}
+    for index, check in enumerate(past):
+        key = str(check.get("data_digest") or index)
+        newest.pop(key, None)
+        newest[key] = str(check.get("verdict"))
+    newest.pop(digest, None)
+    return list(newest.values())
 
 
 def last_retraining(past: Sequence[Mapping[str, Any]]) -> str | None:

@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,6 +55,8 @@ class Prepared:
     digest: str
     features: Path | None
     defects: tuple[str, ...] = ()
+    sample: Path | None = None
+    """Raw telemetry of a few of its vehicles."""
 
 
 def check(
@@ -82,7 +84,9 @@ def check(
     """
     from ev_ml.drift import DriftConfig, DriftReport, compare
     from ev_ml.drift_profile import profile_of
+    from ev_ml.drift_units import blame
     from ev_ml.errors import DataError
+    from ev_ml.sources import shown
 
     if (data_version is None) == (uri is None):
         raise UsageError("name the data", hint="evctl drift --data-version v2, or --data FILE")
@@ -101,7 +105,10 @@ def check(
             report = DriftReport("DATA_QUALITY", 0, 0, reasons=prepared.defects)
         else:
             counted = profile_of(prepared.features, reference, predict=predict)
-            report = compare(reference, counted, config, defects=prepared.defects)
+            report = compare(reference, counted, config)
+            if report.verdict == "DATA_QUALITY" and prepared.sample is not None:
+                culprit = blame(prepared.sample, reference, config)
+                report = replace(report, reasons=(*((culprit,) if culprit else ()), *report.reasons))
             names = [feature.name for feature in report.features[:HISTOGRAMS]]
             histograms = histograms_of(reference, counted, names)
     except DataError as error:
@@ -109,7 +116,9 @@ def check(
     document = report.to_json()
     at = now or datetime.now(UTC)
     past = history.read(profile.name)
-    decision = history.decide(report.verdict, source.version, past, profile.drift, at, _open_run(past, is_open))
+    decision = history.decide(
+        report.verdict, source.version, past, profile.drift, at, _open_run(past, is_open), prepared.digest
+    )
     run = submit(data_version) if decision.retrain and submit is not None and data_version else None
     document = {
         "verdict": document.pop("verdict"),
@@ -117,7 +126,7 @@ def check(
         **document,
         "at": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "env": profile.name,
-        "data": data_version or uri,
+        "data": data_version or shown(str(uri)),
         "data_digest": prepared.digest,
         "model": source.version,
         "retrain_reason": decision.reason,
@@ -172,9 +181,11 @@ def load_model(source: Source) -> tuple[ReferenceProfile, Any]:
 
 def prepare(profile: Profile, data_version: str | None, uri: str | None) -> Prepared:
     """Bring data in and compute its features, from the cache when the same bytes were checked before."""
+    from ev_ml.drift_units import sample_of
     from ev_ml.errors import DataError
     from ev_ml.features import generate
     from ev_ml.ingest import ingest
+    from ev_ml.sources import MissingColumnError
     from ev_ml.validate import validate
 
     settings = profile.data.model_dump(mode="json")
@@ -190,22 +201,26 @@ def prepare(profile: Profile, data_version: str | None, uri: str | None) -> Prep
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="work-") as work:
             raw, clean, features = (Path(work) / f"{part}.parquet" for part in ("raw", "clean", "features"))
-            brought = ingest(name, raw, data=settings)
+            try:
+                brought = ingest(name, raw, data=settings)
+            except MissingColumnError as error:
+                return Prepared("", None, (error.message,))
             kept = cache / f"{brought.digest.removeprefix('sha256:')[:24]}-{code_digest()}.parquet"
             if kept.exists():
                 kept.touch()
-                return Prepared(brought.digest, kept)
+                return Prepared(brought.digest, kept, sample=kept.with_suffix(".sample"))
             try:
                 limit = profile.data.max_quarantined_share
                 validate(raw, clean, max_quarantined_share=limit, min_vehicles=0)
             except DataError as error:
                 return Prepared(brought.digest, None, (error.message,))
             generate(clean, features)
+            sample_of(clean, kept.with_suffix(".sample"))
             features.replace(kept)
     except OSError as error:
         raise UnavailableError(f"{cache} cannot be used: {trim(str(error))}", hint="evctl doctor") from error
     _prune(cache)
-    return Prepared(brought.digest, kept)
+    return Prepared(brought.digest, kept, sample=kept.with_suffix(".sample"))
 
 
 def code_digest() -> str:
@@ -269,3 +284,4 @@ def _prune(cache: Path) -> None:
     files = sorted(cache.glob("*.parquet"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[KEEP_CACHED:]:
         path.unlink(missing_ok=True)
+        path.with_suffix(".sample").unlink(missing_ok=True)

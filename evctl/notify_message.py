@@ -87,11 +87,12 @@ def run_message(record: Mapping[str, Any], *, secrets: Iterable[str] = ()) -> Me
     return Message(state, title, "\n".join(_lines(facts)), message_key(run_id, state), facts)
 
 
-def drift_message(check: Mapping[str, Any]) -> Message:
+def drift_message(check: Mapping[str, Any], *, secrets: Iterable[str] = ()) -> Message:
     """Say what a drift check found, from `evctl drift -o json`'s document."""
-    verdict, data, model = (clean(check.get(key, "")) for key in ("verdict", "data", "model"))
-    drifted = [clean(f["name"]) for f in check.get("features") or () if f.get("drifted")]
-    lines = [clean(reason) for reason in check.get("reasons") or ()]
+    hidden = tuple(secrets)
+    verdict, data, model = (clean(check.get(key, ""), hidden) for key in ("verdict", "data", "model"))
+    drifted = [clean(f["name"], hidden) for f in check.get("features") or () if f.get("drifted")]
+    lines = [clean(reason, hidden) for reason in check.get("reasons") or ()]
     lines += [f"data: {data}", f"model: {model}", f"rows: {check.get('rows', 0)}"]
     lines.append(f"retraining: {'yes' if check.get('retrain') else 'no'}, {clean(check.get('retrain_reason', ''))}")
     facts = {
@@ -102,7 +103,8 @@ def drift_message(check: Mapping[str, Any]) -> Message:
         "drifted": drifted[:10],
         "retrain": bool(check.get("retrain")),
     }
-    key = message_key("drift", str(check.get("data_digest")), str(check.get("model")), verdict)
+    # data that could not even be brought in has no digest: each such check is news
+    key = message_key("drift", str(check.get("data_digest") or check.get("at")), str(check.get("model")), verdict)
     return Message("drift", f"drift check {facts['env']}: {verdict}", "\n".join(lines), key, facts)
 
 

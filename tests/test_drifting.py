@@ -44,6 +44,19 @@ def test_checks_of_another_model_do_not_count():
     assert not decide(past=[PAST[0] | {"model": "v0-z"}], persistence=2, window=3).retrain
 
 
+def test_the_same_data_checked_again_is_no_further_window():
+    past = [PAST[0] | {"data_digest": "week-1"}]
+    again = drift_history.decide("DRIFT", "v1-a", past, DriftSettings(persistence=2, window=3), NOW, None, "week-1")
+    assert again.reason == "1 of the last 3 checks said DRIFT, 2 must"
+    assert drift_history.decide("DRIFT", "v1-a", past, DriftSettings(persistence=2, window=3), NOW, None, "b").retrain
+
+
+def test_a_window_counts_as_its_newest_check_says():
+    past = [PAST[0] | {"data_digest": "w1"}, PAST[0] | {"data_digest": "w1", "verdict": "DATA_QUALITY"}]
+    settings = DriftSettings(persistence=2, window=3)
+    assert not drift_history.decide("DRIFT", "v1-a", past, settings, NOW, None, "w2").retrain
+
+
 def test_a_second_run_waits_for_the_first_and_for_the_cool_down():
     past = [PAST[0] | {"retrain_run": "r1"}]
     assert "r1 is retraining" in decide(past=past, open_run="r1").reason
@@ -120,6 +133,17 @@ def test_an_alert_names_the_verdict_and_holds_no_vehicle_or_markup():
     assert "DRIFT" in message.title
     assert "0042" not in message.text
     assert "<" not in message.text + json.dumps(dict(message.facts))
+
+
+def test_an_alert_holds_no_secret_that_the_reasons_quote():
+    hostile = CHECK | {"data": "https://host/x?sig=s3cr3t-url", "reasons": ["such as s3cr3t-url"], "data_digest": ""}
+    message = drift_message(hostile, secrets=("s3cr3t-url",))
+    assert "s3cr3t" not in message.title + message.text + json.dumps(dict(message.facts))
+
+
+def test_each_check_of_data_that_could_not_be_brought_in_is_news():
+    check = CHECK | {"data_digest": ""}
+    assert drift_message(check).key != drift_message(check | {"at": "later"}).key
 
 
 def test_an_alert_is_only_for_drift_and_broken_data(profile):

@@ -19,6 +19,12 @@ MOVED = 1.0
 RESTORED = 0.25
 """Deviations within which the conversion must bring it back (a quarter: far less than it moved)."""
 
+OWN_MOVED = 0.5
+"""The same for a column's own other unit (miles for km), whose exact factor chance rarely meets."""
+
+OWN_RESTORED = 0.3
+"""Share of its move that must be gone once it is converted."""
+
 IMPLAUSIBLE = 20.0
 """Deviations no weather and no new supplier moves a whole fleet by: the simulated v3's largest move is 7."""
 
@@ -57,6 +63,10 @@ def unit_defect(column: ReferenceColumn, new: Tally) -> Defect | None:
     after = quantiles(new.counts, column.edges, column.low, column.high, new.tail)
     scale = column.std or max(abs(column.mean) * 0.01, 1e-12)
     moved = _distance(before, after, scale)
+    if OWN_MOVED <= moved < MOVED:
+        for factor, offset, words in own_units(column):
+            if _distance(before, (after - offset) / factor, scale) <= OWN_RESTORED * moved:
+                return Defect(column.name, f"{column.name} looks {words}", 1.0)
     if moved < MOVED:
         return None
     # Far moves are read off the tail's eighths of an octave; that is how exact a conversion can look.
@@ -79,13 +89,17 @@ def _implausible(column: ReferenceColumn, new: Tally, moved: float) -> Defect | 
 
 def candidates(column: ReferenceColumn) -> tuple[tuple[float, float, str], ...]:
     """Return the conversions that make sense for a column's unit."""
+    return own_units(column) + ANY_UNIT
+
+
+def own_units(column: ReferenceColumn) -> tuple[tuple[float, float, str], ...]:
+    """Return the conversions from the other units in which this quantity is measured somewhere."""
     unit, name = column.unit.lower(), column.name.lower()
-    more: tuple[tuple[float, float, str], ...] = ()
     if unit in {"°c", "c", "degc", "celsius"} or (not unit and name.endswith("_c")):
-        more = TEMPERATURE
-    elif unit == "km" or (not unit and name.endswith("_km")):
-        more = DISTANCE
-    return more + ANY_UNIT
+        return TEMPERATURE
+    if unit == "km" or (not unit and name.endswith("_km")):
+        return DISTANCE
+    return ()
 
 
 def missing_defect(column: ReferenceColumn, new: Tally, spread: Spread, limit: float) -> Defect | None:

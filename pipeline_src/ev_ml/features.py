@@ -116,7 +116,7 @@ def merge(parts: Sequence[Path], out: Path) -> FeatureReport:
                 continue
             found = set(table.column("vehicle_id").unique().to_pylist())
             if both := seen & found:
-                raise DataError(f"vehicle {min(both)} is in two parts", hint="give each shard its own number")
+                raise DataError(f"{len(both)} vehicle(s) are in two parts", hint="give each shard its own number")
             seen |= found
             sessions += table.num_rows
             writer.write_table(table.cast(SCHEMA), row_group_size=table.num_rows)

@@ -32,11 +32,15 @@ BUCKETS = 32
 CHUNK = 1 << 20
 
 
+class MissingColumnError(DataError):
+    """The file lacks a column that is needed; the message names it."""
+
+
 def convert(uri: str, out: Path, *, columns: Mapping[str, str] | None = None) -> int:
     """Write a user's telemetry as raw Parquet; return the rows. `columns` maps our names to the file's.
 
     Raises:
-        DataError: unreachable, unreadable, empty, or without a needed column.
+        MissingColumnError: without a needed column. DataError: unreachable, unreadable or empty.
     """
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         local = _fetch(uri, Path(folder))
@@ -148,7 +152,7 @@ def _ours(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     names = {ours: columns.get(ours, ours) for ours in RAW_SCHEMA.names}
     missing = [name for name in REQUIRED if names[name] not in table.column_names]
     if missing:
-        raise DataError(
+        raise MissingColumnError(
             f"column {', '.join(names[m] for m in missing)} is missing; the file has {', '.join(table.column_names[:20])}",
             hint=f"map it in the profile: data.versions.<version>.columns: {{{missing[0]}: <the file's name>}}",
         )

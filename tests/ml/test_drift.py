@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ev_ml.drift import DriftConfig, DriftReport, compare
 from ev_ml.drift_profile import DriftProfile, profile_of
@@ -107,6 +110,39 @@ def test_parts_merge_to_exactly_the_profile_of_the_whole(reference, tmp_path):
     assert threaded.counts() == single.counts()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 9),
+            st.integers(0, 5),
+            st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, width=64)),
+            st.floats(-4, 4),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+)
+def test_however_the_rows_are_cut_the_parts_merge_to_the_same_counts(reference, rows, cuts):
+    columns = {
+        "vehicle_id": pa.array([f"v{vehicle}" for vehicle, *_ in rows]),
+        "session_start": pa.array([week * 7 * 86_400_000 for _, week, *_ in rows], pa.timestamp("ms", "UTC")),
+    }
+    for index, column in enumerate(reference.features):
+        columns[column.name] = pa.array([row[2 + index % 2] for row in rows], pa.float64())
+    batch = pa.record_batch(columns)
+    whole = DriftProfile(reference)
+    whole.add(batch, predict)
+    bounds = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
+    merged = DriftProfile(reference)
+    for start, stop in reversed(list(itertools.pairwise(bounds))):
+        part = DriftProfile(reference)
+        part.add(batch.slice(start, stop - start), predict)
+        merged.merge(part)
+    assert merged.counts() == whole.counts()
+
+
 def test_new_vehicles_of_the_same_fleet_are_ok(reference, tmp_path):
     report = check(reference, write_fleet(tmp_path / "n.parquet", seed=1))
     assert report.verdict == "OK"
@@ -199,6 +235,20 @@ def test_fahrenheit_is_a_defect_and_winter_is_drift(tmp_path):
     assert report.reasons == ("f00 looks in degrees Fahrenheit",)
     winter = write_fleet(tmp_path / "w.parquet", seed=2, change={"f00": lambda x: summer(x) - 25})
     assert compare(reference, profile_of(winter, reference), CONFIG).verdict in {"DRIFT", "WARN"}
+
+
+def test_an_odometer_in_miles_is_a_defect_and_a_younger_fleet_is_none(tmp_path):
+    def km(x):
+        return 70_000 + 20_000 * np.clip(x, -3, 3)
+
+    path = write_fleet(tmp_path / "r.parquet", vehicles=200, change={"f00": km})
+    reference = build_reference(path, units={"f00": "km"})
+    miles = write_fleet(tmp_path / "m.parquet", seed=2, change={"f00": lambda x: km(x) / 1.609344})
+    report = compare(reference, profile_of(miles, reference), CONFIG)
+    assert report.verdict == "DATA_QUALITY"
+    assert report.reasons == ("f00 looks in miles",)
+    younger = write_fleet(tmp_path / "y.parquet", seed=2, change={"f00": lambda x: km(x) - 15_000})
+    assert compare(reference, profile_of(younger, reference), CONFIG).verdict == "WARN"
 
 
 def test_a_share_of_missing_values_is_a_defect(reference, tmp_path):
