@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -318,3 +319,34 @@ def test_looking_at_a_run_that_is_being_retried_takes_nothing_from_its_new_worke
         assert secret.exists()
     folder.sweep_when_dead()
     assert not secret.exists()
+
+
+def test_a_copy_replaces_what_was_there_and_nothing_is_there_when_it_cannot_be_whole(
+    engine: Engine, tmp_path: Path
+) -> None:
+    run = engine.run("0.9")
+    artifact = engine.backend.outputs(run.run_id).artifacts[0]
+    target = tmp_path / "copies" / "trace"
+    target.parent.mkdir()
+    target.write_text("older")
+    assert engine.backend.fetch(artifact, target).read_text() == "as the task wrote it"
+    Path(str(artifact.path)).write_text("damaged")
+    with pytest.raises(FailedError):
+        engine.backend.fetch(artifact, tmp_path / "copies" / "other")
+    assert [path.name for path in target.parent.iterdir()] == ["trace"]
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        engine.backend.fetch(artifact, target / "below-a-file")
+
+
+def test_an_upload_is_named_by_content_and_one_that_cannot_be_kept_is_told(engine: Engine) -> None:
+    package = engine.package()
+    kept = engine.backend.upload(package, "0123456789abcdef", description="", set_default=False)
+    assert (kept.version, kept.unchanged) == ("0123456789ab", False)
+    assert engine.backend.upload(package, "0123456789abcdef", description="", set_default=False).unchanged
+    latest = engine.backend.latest_version()
+    assert latest is not None
+    assert latest[1]["pipelineInfo"]["name"] == "small"
+    shutil.rmtree(engine.backend.home / "uploads")
+    (engine.backend.home / "uploads").write_text("in the way")
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        engine.backend.upload(package, "f" * 64, description="", set_default=False)

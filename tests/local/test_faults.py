@@ -86,6 +86,22 @@ def test_a_power_cut_leaves_a_failed_run_no_orphan_no_model_and_the_next_run_wor
     assert TOO_FEW in str(product.ended(run_id)[1]["tasks"])
 
 
+def test_a_cancel_ends_every_process_but_the_notification_and_a_retry_goes_on(product: Product, gate: Gate) -> None:
+    run_id = held_in_ingest(product, gate)
+    everyone = children_of(product.worker(run_id))
+    code, out, err = product.ask("cancel", run_id, "-o", "json")
+    assert (code, json.loads(out)["state"]) == (0, "CANCELED"), err
+    run = product.status(run_id)[1]
+    assert states(run)["ingest_battery_data"] == "CANCELED"
+    assert states(run)["notify_pipeline_status"] == "SUCCEEDED"
+    until(lambda: True if not any(alive(pid) for pid in everyone) else None)
+    gate.open.set()
+    assert product.ask("cancel", run_id)[0] == 6
+    assert product.ask("retry", run_id)[0] in (0, 1)
+    code, run = product.ended(run_id)
+    assert (code, states(run)["ingest_battery_data"]) == (1, "SUCCEEDED")
+
+
 def test_two_runs_at_once_over_the_same_data_both_end_and_share_one_cache(product: Product, few_vehicles: Path) -> None:
     product.profile(
         {"v1": {"uri": str(few_vehicles)}}, data={"min_vehicles": 1, "versions": {"v1": {"uri": str(few_vehicles)}}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -107,20 +108,32 @@ class LocalBackend:
         return Outputs(run_id, parameters, tuple(artifacts))
 
     def fetch(self, artifact: Artifact, target: Path) -> Path:
-        """Copy an artifact. FailedError when the copy is not what the task wrote."""
+        """Copy an artifact to `target`, replacing what is there; nothing is there until all of it is.
+
+        Raises:
+            NotFoundError: it is gone. FailedError: the copy is not what the task wrote. UnavailableError: no room, no right.
+        """
         source = Path(artifact.path or artifact.uri)
         if not source.exists():
             raise NotFoundError(f"artifact {artifact.task}.{artifact.name} is no longer at {source}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(source, target)
-        if artifact.digest is not None and tree_digest([target]) != artifact.digest:
-            raise FailedError(
-                f"artifact {artifact.task}.{artifact.name} at {source} is not what the task wrote",
-                hint="evctl run --no-cache makes it anew",
-            )
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as work:
+                copy = Path(work) / "content"
+                if source.is_dir():
+                    shutil.copytree(source, copy)
+                else:
+                    shutil.copyfile(source, copy)
+                if artifact.digest is not None and tree_digest([copy]) != artifact.digest:
+                    raise FailedError(
+                        f"artifact {artifact.task}.{artifact.name} at {source} is not what the task wrote",
+                        hint="evctl run --no-cache makes it anew",
+                    )
+                if target.exists():
+                    target.replace(Path(work) / "old")
+                copy.replace(target)
+        except OSError as error:
+            raise UnavailableError(f"{target} cannot be written: {error.strerror or error}") from error
         return target
 
     def logs(
@@ -143,8 +156,14 @@ class LocalBackend:
         run = self.get(run_id)
         if run.finished:
             raise ConflictError(f"run {run_id[:8]} has ended already: {run.state.value}")
-        RunIndex(self.home).mark_cancel_requested(run_id)
-        self._folder(run_id).cancel_file.touch()
+        folder = self._folder(run_id)
+        try:
+            # this is what the worker looks for; on a full disk it still can be made, and the ledger not be written
+            folder.cancel_file.touch()
+        except OSError as error:
+            raise UnavailableError(f"{folder.cancel_file} cannot be made: {error.strerror or error}") from error
+        with contextlib.suppress(UnavailableError):
+            RunIndex(self.home).mark_cancel_requested(run_id)
 
     def retry(self, run_id: str) -> None:
         """Start a worker on the same folder: what succeeded is kept."""
@@ -160,8 +179,14 @@ class LocalBackend:
         target = self.home / "uploads" / f"{digest[:12]}.yaml"
         known = target.exists()
         if not known:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, package.read_text())
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(target, package.read_text())
+            except OSError as error:
+                raise UnavailableError(
+                    f"{target} cannot be written: {error.strerror or error}",
+                    hint="is EVCTL_HOME writable, and the disk not full?",
+                ) from error
         return _version(target, digest, unchanged=known, description=description)
 
     def latest_version(self) -> tuple[PipelineVersion, Mapping[str, Any]] | None:
