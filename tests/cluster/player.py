@@ -49,6 +49,7 @@ class Player(threading.Thread):
         speed: float = 1.0,
         url: str | None = None,
         on_frame: Callable[[str, Frame], None] | None = None,
+        pod_ip: str | None = None,
     ) -> None:
         super().__init__(daemon=True, name=f"player-{service}")
         self.custom, self.apps, self.core = (
@@ -57,6 +58,7 @@ class Player(threading.Thread):
             client.CoreV1Api(api),
         )
         self.namespace, self.service, self.choose, self.speed, self.url = namespace, service, choose, speed, url
+        self.pod_ip = pod_ip
         self.on_frame = on_frame or (lambda uri, frame: None)
         self.errors: list[BaseException] = []
         self._halt = threading.Event()
@@ -213,7 +215,10 @@ class Player(threading.Thread):
                 self._create_pod(name, uri, self._notes)
             elif pod["deletionTimestamp"] and present[name].metadata.deletion_timestamp is None:
                 self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=30)
-            self.core.patch_namespaced_pod_status(name, self.namespace, {"status": _pod_status(pod)})
+            status = _pod_status(pod)
+            if self.pod_ip:
+                status |= {"podIP": self.pod_ip, "podIPs": [{"ip": self.pod_ip}]}
+            self.core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def _collect(self) -> None:
         """Delete what belonged to a service that is gone."""

@@ -49,15 +49,16 @@ class Stage:
         told = [recorded(each) if isinstance(each, str) else each for each in timelines]
         self.timelines[self.models[model].uri] = told
 
-    def start(self, *, speed: float = SPEED, make: Callable[..., Player] = Player) -> None:
+    def start(self, *, speed: float = SPEED, make: Callable[..., Player] = Player, **options: Any) -> None:
+        settings = {"url": self.server.url, **options}
         self.player = make(
             self.api().client,
             namespace=self.target.namespace,
             service=self.target.name,
             choose=self._choose,
             speed=speed,
-            url=self.server.url,
             on_frame=self._on_frame,
+            **settings,
         )
         self._known.append(self.player)
         self.player.start()

@@ -206,7 +206,7 @@ def intent(document: Mapping[str, Any]) -> Any:
 
 def share(service: Mapping[str, Any]) -> int:
     """Return the percent of requests that the service's newest revision is to get."""
-    percent = service["spec"]["predictor"].get("canaryTrafficPercent")
+    percent = ((service.get("spec") or {}).get("predictor") or {}).get("canaryTrafficPercent")
     return 100 if percent is None else int(percent)
 
 
