@@ -58,8 +58,8 @@ class KubeflowBackend:
         self.profile, self.connection = profile, connection
         self.api = Api(connection, profile.namespace)
         self.index = RunIndex()
-        places = (profile.namespace, profile.kubeflow.system_namespace)
-        self._reader = Reader(connection, self.api, profile.name, places)
+        places = profile.namespace, profile.kubeflow.system_namespace
+        self._reader = Reader(connection, self.api, profile.name, *places)
         self._asked_to_end: dict[str, bool] = {}
         self._told: dict[str, tuple[str, bool]] = {}
 

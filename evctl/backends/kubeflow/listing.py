@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ from evctl.backends.base import RunQuery, RunState, RunSummary
 from evctl.backends.kubeflow.api import PAGE, Api, contains, equals, one_of
 from evctl.backends.kubeflow.join import finished_at, run_state
 from evctl.backends.kubeflow.nodes import moment
+from evctl.errors import UsageError
 
 _ASKED = {
     RunState.PENDING: ("PENDING", "RUNTIME_STATE_UNSPECIFIED"),
@@ -21,8 +22,8 @@ _ASKED = {
     # a terminated run ends FAILED (kubeflow-facts 7)
     RunState.CANCELED: ("CANCELED", "FAILED"),
 }
-FOUND = 50
-"""How many runs of a name or an id's beginning are looked at."""
+FOUND, LOOKED_AT = 50, 1000
+"""How many runs of a name or an id's beginning are listed, and looked at where the server cannot filter."""
 
 
 def predicates_of(query: RunQuery) -> list[dict[str, Any]]:
@@ -69,8 +70,16 @@ def page_size(query: RunQuery) -> int:
 
 def matching(api: Api, reference: str) -> Sequence[Mapping[str, Any]]:
     """Return the runs of a name, or whose id begins so, in the whole server, newest first."""
-    named = list(islice(api.runs(predicates=[equals("display_name", reference)], page=FOUND), FOUND))
+    named = _looked(api, [equals("display_name", reference)], lambda run: run.get("display_name") == reference)
     if named:
         return named
-    begun = islice(api.runs(predicates=[contains("run_id", reference)], page=FOUND), FOUND)
-    return [run for run in begun if str(run.get("run_id", "")).startswith(reference)]
+    return _looked(api, [contains("run_id", reference)], lambda run: str(run.get("run_id", "")).startswith(reference))
+
+
+def _looked(
+    api: Api, predicates: Sequence[Mapping[str, Any]], good: Callable[[Mapping[str, Any]], bool]
+) -> list[Mapping[str, Any]]:
+    try:
+        return [run for run in islice(api.runs(predicates=predicates, page=FOUND), FOUND) if good(run)]
+    except UsageError:  # a server that cannot filter by this: look at the newest here
+        return [run for run in islice(api.runs(), LOOKED_AT) if good(run)][:FOUND]

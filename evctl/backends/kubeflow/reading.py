@@ -49,8 +49,8 @@ class Reader:
     connection: Connection
     api: Api
     env: str
-    namespaces: tuple[str, ...]
-    """Where the pods of a run may be, the likeliest first: KFP's own for one user, else the profile's."""
+    namespace: str
+    system_namespace: str
     _quiet_until: float = 0.0
     _words: dict[str, str] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class Reader:
         selector = f"{pod_reader.RUN_LABEL}={run_id}"
         known = [e.namespace for e in metadata.executions if e.namespace] if metadata else []
         said: str | None = None
-        for namespace in dict.fromkeys((*known[-1:], *self.namespaces)):
+        for namespace in dict.fromkeys((*known[-1:], *self._namespaces())):
             try:
                 items = kubernetes.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items")
                 if items:
@@ -104,6 +104,14 @@ class Reader:
             except EvctlError as error:
                 said = said or f"pods in {namespace} cannot be read, so why one does not start is not known: {error}"
         return (None, (said,)) if said else ((), ())
+
+    def _namespaces(self) -> tuple[str, ...]:
+        """Return where pods may be, the likeliest first: a server for one user runs all of them beside itself."""
+        try:
+            apart = self.api.multi_user()
+        except EvctlError:
+            return self.namespace, self.system_namespace
+        return (self.namespace,) if apart else (self.system_namespace, self.namespace)
 
     def _events(self, kubernetes: Any, namespace: str, items: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         waiting = [pod["metadata"]["name"] for pod in items if (pod.get("status") or {}).get("phase") == "Pending"]
