@@ -298,7 +298,8 @@ def left_behind(profile: dict[str, Any]) -> str:
     namespace, serving = profile.get("namespace", "default"), profile["serving"]
     return (
         f"InferenceService {serving['name']} in {serving.get('namespace') or namespace}, "
-        f"secret evctl-e2e-secret in {namespace}, experiment {profile['experiment']}, {profile['store']['uri']}"
+        f"secret evctl-e2e-secret in {namespace}, experiment {profile['experiment']}, {profile['store']['uri']}, and its "
+        f"pipeline version, which is the newest now: `evctl upload --set-default` makes yours so again"
     )
 
 

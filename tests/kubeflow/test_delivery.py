@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.life import live
 from tests.fakes.kfp_life import Life, Plan, Played
 from tests.kubeflow.conftest import Kubeflow
-from tests.test_ci_files import evctl_lines, github, gitlab
+from tests.test_ci_files import evctl_lines, github
 
 pytestmark = [pytest.mark.kubeflow, pytest.mark.slow]
 QUICK = Plan(task_s=0.05)
@@ -28,11 +28,10 @@ def lives(plan: Plan) -> Callable[[str, Mapping[str, Any], Mapping[str, Any]], L
     return lambda run_id, spec, parameters: Played(spec, run_id, datetime.now(UTC), parameters, plan)
 
 
-@pytest.mark.parametrize("lines", [github, gitlab])
-def test_what_ci_delivers_is_uploaded_once_and_run(kubeflow: Kubeflow, lines: Callable[[], list[str]]) -> None:
+def test_what_ci_delivers_is_uploaded_once_and_run(kubeflow: Kubeflow) -> None:
     kubeflow.profile()
     kubeflow.world.plan = QUICK
-    for line in evctl_lines(lines()):
+    for line in evctl_lines(github()):
         if line.startswith(("upload", "run")):
             done = subprocess.run(
                 [sys.executable, "-m", "evctl", *shlex.split(line), "-o", "json"],
@@ -64,11 +63,10 @@ def test_the_life_of_make_e2e_goes_well_up_to_serving(kubeflow: Kubeflow) -> Non
     kubeflow.world.logs = Printed()
     kubeflow.world.lives = [
         lives(QUICK),
-        lives(QUICK),
         lives(replace(QUICK, failing=frozenset({"ingest-battery-data"}))),
         lives(replace(QUICK, slow={"train-fault-classifier": 60.0})),
     ]
-    steps = ("run", "logs", "gate refused", "failed task", "cancel")
+    steps = ("run", "logs", "failed task", "cancel")
     rows = live("dev", 60.0, steps)
     assert {row["step"]: row["result"] for row in rows} == dict.fromkeys(steps, "pass"), rows
 
