@@ -142,6 +142,7 @@ def _apprise(url: str, message: Message, timeout_s: float) -> None:
         "registered": apprise.NotifyType.SUCCESS,
         "refused": apprise.NotifyType.WARNING,
         "drift": apprise.NotifyType.WARNING,
+        "unknown": apprise.NotifyType.WARNING,
     }
     hub = apprise.Apprise()
     hub.add(server)

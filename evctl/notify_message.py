@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-State = Literal["registered", "refused", "failed", "canceled", "finished", "drift", "test"]
+State = Literal["registered", "refused", "failed", "canceled", "finished", "unknown", "drift", "test"]
 """How a run ended (`finished`: nothing failed and nothing was registered), a drift alert, or a test."""
 
 MAX_VALUE = 400
@@ -119,12 +119,15 @@ _HEADLINES: Mapping[State, str] = {
     "failed": "failed",
     "canceled": "cancelled",
     "finished": "finished without registering a model",
+    "unknown": "ended, how is not known",
 }
 
 
 def _judge(record: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
     tasks = [t for t in record.get("tasks") or () if t.get("name") != "notify_pipeline_status"]
     gate = record.get("gate") or {}
+    if record.get("state") == "UNKNOWN":
+        return "unknown", {"reason": record.get("reason") or "no reason recorded"}
     measured = {key: gate[key] for key in ("accuracy", "threshold") if gate.get(key) is not None}
     if record.get("cancel_requested") or str(record.get("state")).upper() in {"CANCELED", "CANCELING"}:
         return "canceled", {}

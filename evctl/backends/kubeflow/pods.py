@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from evctl.backends.kubeflow.nodes import moment
+from evctl.backends.metadata.words import last_words as last_words
 from evctl.errors import trim
 
 NODE_NAME = "workflows.argoproj.io/node-name"
@@ -22,11 +23,6 @@ _BAD_EVENTS = {
     "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedScheduling", "FailedMapVolume",
     "FailedCreate", "NetworkNotReady",
 }  # fmt: skip
-_LOG_NOISE = re.compile(
-    r"""^([IWEF]\d{4}\s|time="?\d{4}|\[KFP\ Executor|\s*$|\d{4}/\d\d/\d\d\s|
-    \[notice\]|WARNING:\ Running\ pip|exit\ status\ \d+$)""",
-    re.VERBOSE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +126,3 @@ def _death(status: Mapping[str, Any]) -> tuple[int | None, str | None]:
     if status.get("reason"):
         return code, _said(status["reason"], status.get("message"))
     return code, None
-
-
-def last_words(log: str) -> str | None:
-    """Return the line of a failed container's log that says why: the last one its launcher did not write."""
-    lines = [line.strip() for line in log.splitlines() if not _LOG_NOISE.match(line.strip())]
-    return trim(lines[-1]) if lines else None

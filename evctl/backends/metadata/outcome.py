@@ -6,20 +6,30 @@ truth is looked up by run id: ML Metadata says which tasks ended how, the KFP AP
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from evctl.backends.metadata.values import Execution, RunMetadata, latest
+from evctl.backends.metadata.words import last_words
 
 DEFAULT_HOST = "metadata-grpc-service.kubeflow:8080"
 DEFAULT_API = "http://ml-pipeline.kubeflow:8888"
 REGISTER_TASK = "register-fault-model"
 GOOD = ("COMPLETE", "CACHED")
+GIVEN = ("accuracy", "model_version", "model_uri", "data_version", "accuracy_threshold")
+"""Parameters of the run and outputs of its tasks that a message about it tells."""
+LOG_BYTES = 64 << 10
+"""The end of a failed task's log that is looked through."""
+
+# a cluster's own services are not behind a proxy
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,10 @@ class Outcome:
     reason: str = ""
     gate: tuple[tuple[str, float], ...] = ()
     """The refused gate's inputs by name."""
+    given: tuple[tuple[str, Any], ...] = ()
+    """What the run was asked and gave out, of `GIVEN`."""
+    pod: str | None = None
+    """The pod of the task at fault, where ML Metadata knows it."""
 
 
 def outcome_of(
@@ -62,13 +76,16 @@ def outcome_of(
         metadata = store.read(run_id, artifacts=False) or RunMetadata()
     finally:
         store.close()
+    address = api or os.environ.get("EVCTL_KFP_HOST") or DEFAULT_API
     found = judge(metadata.executions, exit_task=exit_task, register_task=register_task)
-    if found is not None and found.state in ("registered", "failed"):
-        return found
-    terminating = _terminating(run_id, api or os.environ.get("EVCTL_KFP_HOST") or DEFAULT_API, timeout_s)
-    if terminating:
-        return Outcome("cancelled", found.task if found else None, "the run was terminated")
-    return found or _unfinished(metadata.executions, exit_task, terminating)
+    if found is None or found.state == "refused":
+        terminating = _terminating(run_id, address, timeout_s)
+        if terminating:
+            found = Outcome("cancelled", found.task if found else None, "the run was terminated")
+        found = found or _unfinished(metadata.executions, exit_task, terminating)
+    if found.state == "failed" and found.pod:
+        found = replace(found, reason=_why(run_id, found.pod, address, timeout_s) or found.reason)
+    return replace(found, given=_given(metadata.executions))
 
 
 def judge(executions: Sequence[Execution], *, exit_task: str, register_task: str) -> Outcome | None:
@@ -77,7 +94,8 @@ def judge(executions: Sequence[Execution], *, exit_task: str, register_task: str
     tasks = [e for e in executions if not e.is_dag and e.task != exit_task]
     failed = [e for e in tasks if e.state == "FAILED"]
     if failed:
-        return Outcome("failed", _shown(failed[0].task), f"{_shown(failed[0].task)} failed")
+        first = failed[0]
+        return Outcome("failed", _shown(first.task), f"{_shown(first.task)} failed", pod=first.pod)
     if any(e.state not in GOOD for e in tasks):
         return None
     if any(e.task == register_task and e.state in GOOD for e in tasks):
@@ -113,14 +131,34 @@ def _unfinished(executions: Sequence[Execution], exit_task: str, terminating: bo
     return Outcome("cancelled", name, f"{who} was stopped before it could report")
 
 
+def _given(executions: Sequence[Execution]) -> tuple[tuple[str, Any], ...]:
+    found: dict[str, Any] = {}
+    for execution in latest(executions):
+        values = execution.inputs if execution.parent is None else execution.outputs
+        found |= {name: values[name] for name in GIVEN if values.get(name) not in (None, "")}
+    return tuple(found.items())
+
+
+def _why(run_id: str, pod: str, api: str, timeout_s: float) -> str | None:
+    """Return the failed task's last words from its log, which the API keeps when the pod is gone; None without one."""
+    url = f"{api.rstrip('/')}/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+    tail, deadline = b"", time.monotonic() + timeout_s
+    try:
+        with _OPENER.open(url, timeout=timeout_s) as answer:
+            while (chunk := answer.read(LOG_BYTES)) and time.monotonic() < deadline:
+                tail = (tail + chunk)[-LOG_BYTES:]
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
+        return None
+    return last_words(tail.decode(errors="replace"))
+
+
 def _terminating(run_id: str, api: str, timeout_s: float) -> bool | None:
     """Whether somebody has terminated the run; None when the API does not say."""
     url = f"{api.rstrip('/')}/apis/v2beta1/runs/{run_id}"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=timeout_s) as answer:
+        with _OPENER.open(url, timeout=timeout_s) as answer:
             body = json.load(answer)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
         return None
     states = [entry.get("state") for entry in body.get("state_history") or ()] + [body.get("state")]
     # a retry after a cancel starts a new life: only what follows its RUNNING counts
