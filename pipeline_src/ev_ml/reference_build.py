@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ class Scores:
         self.predict, self.classes, self.held_out = predict, classes, held_out
         self.healthy = classes.index("healthy")
         self.sample: list[Floats] = []
+        self._known: deque[tuple[NDArray[np.bool_], Floats]] = deque()
         self.column: Column | None = None
         self.counts = np.zeros(len(classes), dtype=np.int64)
         self.sums = BlockSums(len(classes))
@@ -111,16 +113,18 @@ class Scores:
         frame = table.filter(pa.array(kept)).to_pandas()
         return kept, np.asarray(self.predict(frame), dtype=np.float64)
 
-    def add_sample(self, table: pa.Table, vehicle: NDArray[Any]) -> None:
-        """Take scores for the bins' edges."""
-        _, found = self.probabilities(table, vehicle)
+    def add_sample(self, table: pa.Table, vehicle: NDArray[Any], *, whole: bool) -> None:
+        """Take scores for the bins' edges; those of a whole row group are kept, to be counted."""
+        kept, found = self.probabilities(table, vehicle)
         self.sample.append(1.0 - found[:, self.healthy])
+        if whole:
+            self._known.append((kept, found))
 
     def add(self, table: pa.Table, vehicle: NDArray[Any], weeks: NDArray[np.int64]) -> None:
         """Count one row group."""
         if self.column is None:
             self.column = Column("score", inner_edges(np.concatenate(self.sample), BINS))
-        kept, found = self.probabilities(table, vehicle)
+        kept, found = self._known.popleft() if self._known else self.probabilities(table, vehicle)
         if not kept.any():
             return
         blocks = Blocks.of(vehicle[kept], weeks[kept])
@@ -184,7 +188,7 @@ def _sampled(file: pq.ParquetFile, names: Sequence[str], scores: Scores | None) 
         for name in names:
             parts[name].append(to_float(some.column(name)).copy())
         if scores:
-            scores.add_sample(some.select(names), vehicle[::step])
+            scores.add_sample(some.select(names), vehicle[::step], whole=step == 1)
     return [Column(name, inner_edges(np.concatenate(parts[name]), BINS)) for name in names]
 
 
