@@ -53,6 +53,8 @@ class FaultServer:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        # closing alone leaves the port open while a thread is in its accept
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:

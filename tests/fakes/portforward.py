@@ -89,7 +89,9 @@ class Handler(BaseHTTPRequestHandler):
             there = socket.create_connection(owner.servers[name, port], 2)
         except (OSError, KeyError):
             self._frame(BINARY, b"\x01error forwarding port: connect: connection refused")
-            self._frame(CLOSE, b"\x03\xe8")
+            with contextlib.suppress(OSError, EOFError):
+                while self._read()[0] != CLOSE:
+                    pass
             return
         with owner.lock:
             owner.tunnels.append((name, self.connection, there))

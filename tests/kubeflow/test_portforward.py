@@ -204,3 +204,18 @@ def test_a_pod_replaced_between_two_requests_costs_no_error(cluster: PortForward
         cluster.add(pod("second", app="ml-pipeline", ports={"http": 8888}), p8888=address)
         assert connection.request("GET", "/apis/v2beta1/healthz")["multi_user"] is False
         connection.close()
+
+
+def test_why_a_forwarded_api_cannot_be_reached_is_told_in_place_of_a_broken_connection(
+    cluster: PortForwards, api: KubeApi
+) -> None:
+    cluster.add(pod("one", app="ml-pipeline", ports={"http": 8888}))
+    connection = connect(profile().model_copy(update={"kubeflow": KubeflowSettings(deadline_s=1)}))
+    with pytest.raises(UnavailableError, match="connection refused"):
+        connection.request("GET", "/apis/v2beta1/healthz")
+    cluster.no_forward = 403
+    start = time.monotonic()
+    connection = connect(profile())
+    with pytest.raises(NotAllowedError, match="does not let us forward a port"):
+        connection.request("GET", "/apis/v2beta1/healthz")
+    assert time.monotonic() - start < 2

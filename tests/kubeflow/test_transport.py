@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -130,6 +133,63 @@ def test_a_login_that_cannot_be_had_says_why_and_shows_nothing(name: str) -> Non
         assert server.seen == []
 
 
+def test_a_login_that_cannot_be_had_is_told_at_once() -> None:
+    with FaultServer() as server:
+        start = time.monotonic()
+        with pytest.raises(NotAllowedError):
+            to(server, kind="token", token_env="NO_SUCH_TOKEN", deadline_s=30).json("GET", "/x")
+        assert time.monotonic() - start < 1
+
+
+def test_a_sign_in_page_is_a_login_and_another_403_is_not() -> None:
+    page = Answer(403, b"<html>Sign in</html>", {"Content-Type": "text/html"})
+    with FaultServer(page) as server, pytest.raises(NotAllowedError, match="does not accept the login"):
+        to(server).json("GET", "/x")
+    mesh = Answer(403, b"RBAC: access denied", {"Content-Type": "text/plain"})
+    with FaultServer(mesh) as server, pytest.raises(NotAllowedError, match="HTTP 403"):
+        to(server).json("GET", "/x")
+
+
+def test_a_server_that_has_moved_is_told_with_its_address() -> None:
+    moved = Answer(301, b"", {"Location": "https://kubeflow.example/x"})
+    with FaultServer(moved) as server, pytest.raises(UsageError, match=r"to https://kubeflow\.example") as caught:
+        to(server).json("GET", "/x")
+    assert "kubeflow.host" in str(caught.value.hint)
+
+
+def test_a_name_without_an_address_is_told_at_once() -> None:
+    start = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"no-such-host\.invalid has no address"):
+        Transport("http://no-such-host.invalid", Auth(AuthSettings())).json("GET", "/x")
+    assert time.monotonic() - start < 5
+
+
+def test_a_body_that_trickles_ends_with_the_deadline() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def trickle() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer, contextlib.suppress(OSError):
+                peer.recv(1000)
+                peer.sendall(b"HTTP/1.1 200 x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(1000):
+                    peer.sendall(b"1")
+                    time.sleep(0.02)
+
+    threading.Thread(target=trickle, daemon=True).start()
+    start = time.monotonic()
+    with pytest.raises(UnavailableError, match="broke off"):
+        Transport(
+            f"http://127.0.0.1:{listener.getsockname()[1]}", Auth(AuthSettings()), timeout_s=0.5, deadline_s=1.0
+        ).json("GET", "/x")
+    assert time.monotonic() - start < 2
+    listener.close()
+
+
 def test_a_cookie_travels_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SESSION", "authservice_session=abc")
     with FaultServer() as server:
@@ -184,6 +244,10 @@ def test_kfps_own_client_follows_the_policy_and_says_nothing(
         client = connect(kubeflow_profile(host=server.url)).kfp_client()
         assert client.list_experiments().total_size == 0
         assert [path.partition("?")[0] for _, path, *_ in server.seen] == ["/apis/v2beta1/experiments"] * 3
+    with FaultServer(LOGIN_PAGE) as server:
+        client = connect(kubeflow_profile(host=server.url)).kfp_client()
+        with pytest.raises(NotAllowedError, match="does not accept the login"):
+            client.list_experiments()
     with FaultServer(refuse(404, "Experiment not found")) as server:
         client = connect(kubeflow_profile(host=server.url)).kfp_client()
         with pytest.raises(NotFoundError, match="Experiment not found"):

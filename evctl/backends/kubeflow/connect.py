@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,10 +15,11 @@ from urllib.parse import urlsplit
 
 from evctl.backends.kubeflow.auth import Auth
 from evctl.backends.kubeflow.transport import PolicyPool, Transport
-from evctl.errors import EvctlError, UnavailableError
+from evctl.errors import EvctlError, NotFoundError, UnavailableError
 from evctl.profile import Profile
 
 if TYPE_CHECKING:
+    from evctl.backends.kubeflow.portforward import Forward
     from evctl.backends.metadata.client import MetadataStore
     from evctl.kube import KubeApi
 
@@ -44,21 +46,26 @@ class Connection:
         self._kubernetes: KubeApi | None = None
         self._no_kubernetes: EvctlError | None = None
         self._store: str | None = None
-        self._forwards: list[Any] = []
+        self._forwards: dict[str, Forward] = {}
+        # a part's maker may need the Kubernetes API, never another part
+        self._locks = {part: threading.Lock() for part in ("api", "metadata", "kubernetes", "store")}
         self._client: Any = None
 
     def transport(self) -> Transport:
         """Return the requests' policy over the API's address."""
-        if self._transport is None:
-            auth = Auth(self._settings.auth, context=self._settings.context)
-            self._transport = Transport(
-                self._api_url(),
-                auth,
-                timeout_s=self._settings.request_timeout_s,
-                deadline_s=self._settings.deadline_s,
-                ca_file=self._settings.ca_file,
-            )
-        return self._transport
+        with self._locks["api"]:
+            if self._transport is None:
+                base = self._api_url()
+                forward = self._forwards.get(API_SERVICE)
+                self._transport = Transport(
+                    base,
+                    Auth(self._settings.auth, context=self._settings.context),
+                    timeout_s=self._settings.request_timeout_s,
+                    deadline_s=self._settings.deadline_s,
+                    ca_file=self._settings.ca_file,
+                    blame=lambda: forward.reason if forward else None,
+                )
+            return self._transport
 
     def request(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None, raw: bool = False
@@ -80,24 +87,26 @@ class Connection:
 
     def metadata(self) -> MetadataStore:
         """Return ML Metadata's client. UnavailableError, NotAllowedError when there is no way to it."""
-        if self._metadata is None:
-            from evctl.backends.metadata.client import MetadataStore
+        with self._locks["metadata"]:
+            if self._metadata is None:
+                from evctl.backends.metadata.client import MetadataStore
 
-            self._metadata = MetadataStore(self._metadata_address(), timeout_s=METADATA_TIMEOUT_S)
-        return self._metadata
+                address = self._metadata_address()
+                self._metadata = MetadataStore(address, timeout_s=METADATA_TIMEOUT_S, ca=self._metadata_ca())
+            return self._metadata
 
     def kubernetes(self) -> KubeApi | None:
         """Return the Kubernetes API; None where there is no access, and `no_kubernetes` says why."""
-        if self._kubernetes is None and self._no_kubernetes is None:
-            from evctl.kube import connect_kubernetes
+        with self._locks["kubernetes"]:
+            if self._kubernetes is None and self._no_kubernetes is None:
+                from evctl.kube import connect_kubernetes
 
-            try:
-                self._kubernetes = connect_kubernetes(
-                    self._settings.context, timeout_s=self._settings.request_timeout_s
-                )
-            except EvctlError as error:
-                self._no_kubernetes = error
-        return self._kubernetes
+                timeout_s = self._settings.request_timeout_s
+                try:
+                    self._kubernetes = connect_kubernetes(self._settings.context, timeout_s=timeout_s)
+                except EvctlError as error:
+                    self._no_kubernetes = error
+            return self._kubernetes
 
     @property
     def no_kubernetes(self) -> EvctlError | None:
@@ -106,12 +115,13 @@ class Connection:
 
     def object_store_endpoint(self) -> str | None:
         """Return a forwarded address of the cluster's own object store; None where there is none to forward to."""
-        if self._store is None:
-            for service, port in STORE_SERVICES:
-                with contextlib.suppress(EvctlError):
-                    self._store = f"http://{self._forward(service, port)}"
-                    break
-        return self._store
+        with self._locks["store"]:
+            if self._store is None:
+                for service, port in STORE_SERVICES:
+                    with contextlib.suppress(EvctlError):
+                        self._store = f"http://{self._forward(service, port)}"
+                        break
+            return self._store
 
     def url_of(self, run_id: str) -> str | None:
         """Return a run's page; None where only a forwarded port leads there."""
@@ -126,7 +136,7 @@ class Connection:
         """Close what was opened."""
         if self._metadata is not None:
             self._metadata.close()
-        for each in self._forwards:
+        for each in self._forwards.values():
             each.close()
 
     def _api_url(self) -> str:
@@ -139,10 +149,23 @@ class Connection:
 
     def _metadata_address(self) -> str:
         if self._settings.metadata_host:
-            return self._settings.metadata_host.removeprefix("grpc://").removeprefix("http://")
+            return self._settings.metadata_host.rpartition("://")[2].rstrip("/")
         if in_pod():
             return f"{METADATA_SERVICE}.{self._settings.system_namespace}:{METADATA_PORT}"
         return str(self._forward(METADATA_SERVICE, METADATA_PORT))
+
+    def _metadata_ca(self) -> bytes | None:
+        """Return the authorities to trust where the profile's address says TLS; None is plain text, as KFP installs it."""
+        host = self._settings.metadata_host or ""
+        if not host.startswith(("https://", "grpcs://")):
+            return None
+        import certifi
+
+        path = Path(self._settings.ca_file or certifi.where()).expanduser()
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise NotFoundError(f"there is no CA file {path}", hint="see kubeflow.ca_file in the profile") from error
 
     def _forward(self, service: str, port: int) -> str:
         api = self.kubernetes()
@@ -155,7 +178,7 @@ class Connection:
         from evctl.backends.kubeflow.portforward import Forward
 
         forward = Forward(api, self._settings.system_namespace, service, port)
-        self._forwards.append(forward)
+        self._forwards[service] = forward
         return forward.address
 
 

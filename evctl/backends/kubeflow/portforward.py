@@ -62,6 +62,9 @@ class Forward:
         except EvctlError as error:
             self.reason = error
         finally:
+            # not before the reason stands: who is cut off here looks for it
+            with contextlib.suppress(OSError):
+                here.shutdown(socket.SHUT_RDWR)
             here.close()
 
 

@@ -6,7 +6,6 @@ gave out neither ends nor fails.
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 from typing import Any
@@ -30,7 +29,7 @@ class Tunnel:
         self._socket = _opened(api, f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}", self.where)
 
     def carry(self, here: socket.socket) -> None:
-        """Carry bytes both ways until one side ends; then both are closed.
+        """Carry bytes both ways until one side ends; the pod's side is closed then.
 
         One thread does both: an encrypted socket may not be read and written at once.
 
@@ -47,9 +46,6 @@ class Tunnel:
         except OSError:
             return  # whoever spoke here has gone, or the API server has: to the one still there it is an end
         finally:
-            with contextlib.suppress(OSError):
-                here.shutdown(socket.SHUT_RDWR)
-            here.close()
             self._socket.shutdown()
 
     def _carry(self, here: socket.socket) -> None:
@@ -59,15 +55,14 @@ class Tunnel:
             # what TLS has decrypted already makes no descriptor readable
             waiting = there.pending() if hasattr(there, "pending") else 0
             ready = [there] if waiting else select.select([here, there], [], [])[0]
+            # the pod's side first: it may say why nothing more can be sent
+            if there in ready and self._received(here, begun):
+                return
             if here in ready:
                 chunk = here.recv(CHUNK)
                 if not chunk:
                     return
                 self._socket.send_binary(bytes([DATA]) + chunk)
-            if there in ready:
-                ended = self._received(here, begun)
-                if ended:
-                    return
 
     def _received(self, here: socket.socket, begun: set[int]) -> bool:
         """Hand one frame on; whether it was the last."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -16,21 +16,21 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 
 from evctl.backends.kubeflow.auth import Auth
-from evctl.errors import (
-    ConflictError,
-    EvctlError,
-    FailedError,
-    NotAllowedError,
-    NotFoundError,
-    UnavailableError,
-    UsageError,
-    trim,
+from evctl.backends.kubeflow.transport_answers import (
+    RETRIED,
+    explained,
+    is_document,
+    is_login,
+    moved_to,
+    retry_after,
 )
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError, UsageError, trim
 
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.5
+"""For each address of a name; three dead ones are told within 5 s."""
 CONNECT_TRIES = 2
-"""Twice two seconds: a dead endpoint is told within 5 s."""
-RETRIED = frozenset({429, 500, 502, 503, 504})
+SILENT_S = 2.0
+"""A server that took longer than this not to be there is not tried again."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 STREAM_QUIET_S = 120.0
 """How long a followed log may say nothing before its connection is taken for dead."""
@@ -43,13 +43,21 @@ class Transport:
     Args:
         base: URL of the API. timeout_s: for one request. deadline_s: for one request with its retries.
         ca_file: PEM file of the authority that signed the server's certificate; None is the system's.
+        blame: what went wrong on the way there, where that is known better than by the broken connection.
     """
 
     def __init__(
-        self, base: str, auth: Auth, *, timeout_s: float = 10.0, deadline_s: float = 60.0, ca_file: str | None = None
+        self,
+        base: str,
+        auth: Auth,
+        *,
+        timeout_s: float = 10.0,
+        deadline_s: float = 60.0,
+        ca_file: str | None = None,
+        blame: Callable[[], EvctlError | None] = lambda: None,
     ) -> None:
         self.base, self.auth = base.rstrip("/"), auth
-        self.timeout_s, self.deadline_s = timeout_s, deadline_s
+        self.timeout_s, self.deadline_s, self._blame = timeout_s, deadline_s, blame
         self.skew_s: float | None = None
         """The server's clock minus ours at the last answer, in seconds; None where it said nothing."""
         self._pool = urllib3.PoolManager(maxsize=8, retries=False, **_verified(ca_file))
@@ -100,25 +108,30 @@ class Transport:
             UnavailableError: no answer, or none that is whole; a submission may have arrived all the same.
             NotAllowedError, NotFoundError, ConflictError, UsageError: the server's own refusals.
         """
-        attempt = _Attempt(method, url if "://" in url else self.base + url, time.monotonic() + (deadline_s or self.deadline_s))
+        attempt = _Attempt(
+            method, url if "://" in url else self.base + url, time.monotonic() + (deadline_s or self.deadline_s)
+        )
         while True:
+            known = {**(headers or {}), **self.auth.headers()}
             try:
-                answer = self._once(attempt, {**(headers or {}), **self.auth.headers()}, preload, read_s, content)
-            except EvctlError as error:
-                attempt.or_raise(error)
+                answer = self._once(attempt, known, preload, read_s, content)
+            except UnavailableError as error:
+                attempt.or_raise(self._blamed(attempt, error))
                 continue
-            if answer.status == 401 or _is_login(answer, document=document):
+            if moved := moved_to(attempt.url, answer):
+                raise UsageError(f"{self.base} has moved to {moved}", hint="set kubeflow.host to that address")
+            if answer.status == 401 or is_login(answer, document=document):
                 if attempt.renewed or not self.auth.renew():
                     raise NotAllowedError(f"{self.base} does not accept the login", hint=self.auth.what_to_do())
                 attempt.renewed = True
                 continue
             if answer.status in RETRIED:
                 refusal = explained(method, url, answer)
-                attempt.or_raise(refusal, after=_retry_after(answer), processed=answer.status != 429)
+                attempt.or_raise(refusal, after=retry_after(answer), processed=answer.status != 429)
                 continue
             if answer.status >= 300:
                 raise explained(method, url, answer)
-            if document and not _is_document(answer.data):
+            if document and not is_document(answer.data):
                 attempt.or_raise(UnavailableError(f"{self.base} answered {urlsplit(url).path} with no document"))
                 continue
             return answer
@@ -136,14 +149,21 @@ class Transport:
                 timeout=timeout,
                 redirect=False,
                 retries=False,
-                preload_content=preload,
+                preload_content=False,
                 **content,
             )
+            if preload:
+                answer = _whole(answer, attempt.end)
         except urllib3.exceptions.SSLError as error:
             attempt.hopeless = True
             raise UnavailableError(
                 f"the certificate of {self.base} is not trusted: {trim(str(error), 120)}",
                 hint="set kubeflow.ca_file to the authority's PEM file",
+            ) from error
+        except urllib3.exceptions.NameResolutionError as error:
+            attempt.hopeless = True
+            raise UnavailableError(
+                f"{urlsplit(self.base).hostname} has no address", hint="is kubeflow.host right? evctl doctor"
             ) from error
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             attempt.unconnected += 1
@@ -159,6 +179,11 @@ class Transport:
         self._note_clock(answer)
         return answer
 
+    def _blamed(self, attempt: _Attempt, error: UnavailableError) -> EvctlError:
+        reason = self._blame()
+        attempt.hopeless = attempt.hopeless or isinstance(reason, NotAllowedError)
+        return reason or error
+
     def _note_clock(self, answer: Any) -> None:
         try:
             theirs = parsedate_to_datetime(answer.headers["Date"]).timestamp()
@@ -172,14 +197,15 @@ class _Attempt:
 
     def __init__(self, method: str, url: str, end: float) -> None:
         self.method, self.url, self.end = method, url, end
-        self.pause, self.unconnected = FIRST_PAUSE_S, 0
+        self.begun, self.pause, self.unconnected = time.monotonic(), FIRST_PAUSE_S, 0
         self.renewed = self.sent = self.hopeless = False
 
     def or_raise(self, error: EvctlError, *, after: float | None = None, processed: bool = True) -> None:
         """Wait for the next try, or raise: too late, pointless, or perhaps already done."""
         lost = self.sent and processed and self.method not in SAFE
         wait = after if after is not None else self.pause * random.uniform(0.8, 1.2)
-        given_up = self.unconnected >= CONNECT_TRIES or self.hopeless or lost
+        silent = self.unconnected and time.monotonic() - self.begun > SILENT_S
+        given_up = self.unconnected >= CONNECT_TRIES or silent or self.hopeless or lost
         if given_up or time.monotonic() + wait > self.end:
             raise error
         time.sleep(wait)
@@ -203,7 +229,24 @@ class PolicyPool:
         **content: Any,
     ) -> Any:
         """Send what urllib3's own pool would; `timeout` is the policy's."""
-        return self._transport.send(method, url, headers=headers, preload=preload_content, **content)
+        # kfp asks for documents only: anything else is a proxy's page
+        return self._transport.send(
+            method, url, headers=headers, preload=preload_content, document=preload_content, **content
+        )
+
+
+def _whole(answer: Any, end: float) -> Any:
+    """Return the response with its body read: a body that trickles is bounded too, which no socket's timeout does."""
+    pieces = []
+    while piece := answer.read1(1 << 16):
+        pieces.append(piece)
+        if time.monotonic() > end:
+            answer.close()
+            raise TimeoutError("the body does not end")
+    answer.release_conn()
+    return urllib3.HTTPResponse(
+        b"".join(pieces), headers=answer.headers, status=answer.status, reason=answer.reason, preload_content=True
+    )
 
 
 def _verified(ca_file: str | None) -> dict[str, Any]:
@@ -211,6 +254,7 @@ def _verified(ca_file: str | None) -> dict[str, Any]:
         return {}
     from pathlib import Path
 
+    ca_file = str(Path(ca_file).expanduser())
     if not Path(ca_file).is_file():
         raise NotFoundError(f"there is no CA file {ca_file}", hint="see kubeflow.ca_file in the profile")
     return {"ca_certs": ca_file, "cert_reqs": "CERT_REQUIRED"}
@@ -225,58 +269,3 @@ def _kind(error: BaseException) -> str:
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return "no answer in time"
     return type(error).__name__
-
-
-def _is_login(answer: Any, *, document: bool) -> bool:
-    """Whether this is a login page: where a proxy sends who is not logged in, or what it shows in the answer's place."""
-    if answer.status in (301, 302, 303, 307, 308):
-        return True
-    kind = str(answer.headers.get("Content-Type") or "")
-    return bool(document and answer.status == 200 and kind.startswith("text/html"))
-
-
-def _is_document(data: bytes) -> bool:
-    try:
-        return json.loads(data) is not None
-    except ValueError:
-        return False
-
-
-def _retry_after(answer: Any) -> float | None:
-    try:
-        return max(0.0, float(answer.headers.get("Retry-After")))
-    except (TypeError, ValueError):
-        return None
-
-
-def explained(method: str, url: str, answer: Any) -> EvctlError:
-    """Return one of our errors for what the KFP API (or a proxy before it) answers."""
-    said = trim(_words(answer), 300)
-    what = said or f"{method} {urlsplit(url).path}: HTTP {answer.status}"
-    if answer.status == 403:
-        return NotAllowedError(what, hint="evctl doctor lists the rights that are needed")
-    if answer.status == 404:
-        return NotFoundError(what, hint="evctl runs")
-    if answer.status == 409:
-        return ConflictError(what)
-    if answer.status == 400:
-        return UsageError(what)
-    if answer.status in RETRIED or answer.status >= 500:
-        return UnavailableError(f"the KFP API is not well: {what}", hint="the same command again; evctl doctor")
-    return FailedError(what)
-
-
-def _words(answer: Any) -> str:
-    """Return the server's own words: the innermost, which name the cause; never a stack trace or a page."""
-    try:
-        body = json.loads(answer.data)
-    except (ValueError, urllib3.exceptions.HTTPError):
-        return ""
-    if not isinstance(body, dict):
-        return ""
-    details = body.get("details")
-    if isinstance(details, list):
-        for each in details:
-            if isinstance(each, dict) and each.get("message"):
-                return str(each["message"])
-    return str(body.get("message") or body.get("error_message") or body.get("error") or "")
