@@ -67,6 +67,8 @@ class ServingSettings(Settings):
     mode: Literal["auto", "Standard", "Knative"] = "auto"
     runtime: str | None = None
     """ServingRuntime; None makes one of our image, named by its digest."""
+    take_over: bool = False
+    """Take over fields of the InferenceService that somebody else manages (server-side apply's force)."""
     image: str | None = None
     """The predictor's image, by digest; None (or empty, as an unset variable is) is the profile's own, where it is
     prebuilt: an embedded one cannot serve."""
@@ -191,6 +193,11 @@ class Profile(Settings):
         if self.deploy == "auto" and self.backend != "local":
             raise ValueError("deploy: auto is for backend: local; this version does not drive KServe on a cluster")
         return self
+
+    def service(self) -> dict[str, Any]:
+        """Return the service as this machine reaches it: the kubeconfig's context is no business of a pod's."""
+        found = dict(self.pipeline_settings().service)
+        return {**found, "context": self.kubeflow.context} if self.backend == "kubeflow" else found
 
     def pipeline_settings(self) -> PipelineSettings:
         """Return what the wiring needs of this profile."""

@@ -185,6 +185,7 @@ def stage(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setattr("evctl.rollout.serving.kserve.POLL_S", 0.1)
+    monkeypatch.setattr("evctl.rollout.serving.kserve.SILENT_S", 4.0)
     service = {
         "name": SERVICE,
         "namespace": namespace,

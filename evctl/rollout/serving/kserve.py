@@ -21,7 +21,9 @@ from evctl.rollout.target import ServiceTarget
 
 POLL_S = 0.5
 SETTLE_S = 2.0
-"""How long after the rollout the golden request may still meet an old pod, or a route that is not there yet."""
+"""How long after the rollout a golden request may still be answered by an old pod."""
+SILENT_S = 20.0
+"""How long after the rollout nobody may answer: endpoints and routes follow the pods within seconds."""
 
 
 class ClusterWorld:
@@ -151,8 +153,9 @@ class ClusterWorld:
                     if problem is None:
                         yield f"{told}; golden rows answered as recorded"
                         return
-                    if now - settled >= SETTLE_S:
-                        raise ProofError(problem)
+                    told, patience_s = problem
+                    if now - settled >= patience_s:
+                        raise ProofError(told)
             except UnavailableError as error:
                 told = f"waiting: {error.message}"
             if told != last:
@@ -237,21 +240,29 @@ class ClusterWorld:
         seen = self._objects.observe(wanted, found, unschedulable, since)
         return judge(wanted, seen), seen
 
-    def _problem(self, golden: Golden, seen: Observed) -> str | None:
-        """Return what is wrong with the answer to the golden request, None when nothing is."""
+    def _problem(self, golden: Golden, seen: Observed) -> tuple[str, float] | None:
+        """Return what is wrong with the golden request's answer and how long it may be so; None when nothing is."""
+        try:
+            self._ask_golden(golden, seen)
+        except ProofError as error:
+            return error.message, SETTLE_S
+        except (UnavailableError, NotFoundError, RefusedError) as error:
+            return error.message, SILENT_S
+        return None
+
+    def _ask_golden(self, golden: Golden, seen: Observed) -> None:
         name, base = self._target.name, f"/api/v1/namespaces/{self._target.namespace}"
         url = (((seen.service or {}).get("status") or {}).get("address") or {}).get("url")
-        try:
-            # the address of a service with a canary leads to both models
-            if reachable(url) and (seen.knative is None or spec.share(seen.service or {}) == 100):
-                return golden.problem(name, direct(str(url)))
-            if seen.knative is None:
-                return golden.problem(name, proxied(self._api, f"{base}/services/{name}-predictor:80"))
+        # the address of a service with a canary leads to both models
+        if reachable(url) and (seen.knative is None or spec.share(seen.service or {}) == 100):
+            send = direct(str(url))
+        elif seen.knative is None:
+            send = proxied(self._api, f"{base}/services/{name}-predictor:80")
+        else:
             created = (seen.knative.get("status") or {}).get("latestCreatedRevisionName")
-            for pod in seen.pods:
-                if (pod["metadata"].get("labels") or {}).get("serving.knative.dev/revision") == created:
-                    where = f"{pod['metadata']['name']}:{spec.CONTAINER_PORT}"
-                    return golden.problem(name, proxied(self._api, f"{base}/pods/{where}"))
-            return "no pod of the new revision is there to ask"
-        except (UnavailableError, NotFoundError, RefusedError) as error:
-            return error.message
+            labelled = [(pod["metadata"].get("labels") or {}, pod["metadata"]["name"]) for pod in seen.pods]
+            pods = [pod for labels, pod in labelled if labels.get("serving.knative.dev/revision") == created]
+            if not pods:
+                raise UnavailableError(f"revision {created} has no pod to ask")
+            send = proxied(self._api, f"{base}/pods/{pods[0]}:{spec.CONTAINER_PORT}")
+        golden.ask(name, send)

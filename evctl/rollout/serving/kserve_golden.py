@@ -23,6 +23,8 @@ Send = Callable[[str, str, Any], tuple[int, Any]]
 """Sends (method, path, document) and returns status and document. UnavailableError when nobody answers."""
 TIMEOUT_S = 10.0
 CONNECT_S = 2.0
+SILENT = (502, 503, 504)
+"""What gateways and servers that are still starting answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +51,13 @@ class Golden:
             raise FailedError(f"the golden rows in {release.uri} are not those registered", hint="evctl models list")
         return cls(json.loads(content), release.model, release.digest, identity)
 
-    def problem(self, service: str, send: Send) -> str | None:
-        """Return what is wrong with the answers, None when nothing is. UnavailableError when nobody answers."""
-        try:
-            self.ask(service, send)
-        except ProofError as error:
-            return error.message
-        return None
-
     def ask(self, service: str, send: Send) -> None:
         """Send the rows. ProofError unless all is as recorded; UnavailableError when nobody answers."""
-        status, answer = send("GET", f"/v2/models/{service}/ready", None)
+        status, answer = _sent(send, "GET", f"/v2/models/{service}/ready", None)
         if status != 200:
             raise ProofError(f"the model says it is not ready ({status}): {trim(json.dumps(answer), 120)}")
         request = infer_request(list(self.rows["features"]), list(self.rows["rows"]))
-        status, answer = send("POST", f"/v2/models/{service}/infer", request)
+        status, answer = _sent(send, "POST", f"/v2/models/{service}/infer", request)
         if self.identity:
             check(dict(self.rows), status, answer, version=self.version, digest=self.digest)
         else:
@@ -75,6 +69,13 @@ class Golden:
             return answer
         outputs = [{**answer["outputs"][0], "name": "probabilities"}]
         return {"outputs": outputs, "model_version": self.version, "parameters": {"model_digest": self.digest}}
+
+
+def _sent(send: Send, method: str, path: str, document: Any) -> tuple[int, Any]:
+    status, answer = send(method, path, document)
+    if status in SILENT:
+        raise UnavailableError(f"{path} was answered {status}: {trim(json.dumps(answer), 120)}")
+    return status, answer
 
 
 def direct(url: str) -> Send:
