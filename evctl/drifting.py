@@ -165,7 +165,7 @@ def live_model(profile: Profile) -> str | None:
 
     if find_spec(f"evctl.rollout.serving.{'local' if profile.backend == 'local' else 'kserve'}") is None:
         return None
-    world = open_world(ServiceTarget.of(profile.pipeline_settings().service))
+    world = open_world(ServiceTarget.of(profile.service()))
     live = world.ledger().read()[0].live
     return live.uri if live else None
 

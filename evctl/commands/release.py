@@ -31,7 +31,7 @@ class Candidate:
 
 def target_of(profile: Profile) -> ServiceTarget:
     """Return the service of a profile."""
-    return ServiceTarget.of(profile.pipeline_settings().service)
+    return ServiceTarget.of(profile.service())
 
 
 def by() -> str:

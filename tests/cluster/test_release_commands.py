@@ -1,0 +1,79 @@
+"""promote, history, serving, predict and rollback through `--env NAME`: what a profile says reaches the cluster it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evctl.cli import run
+from tests.cluster.stage import CREATE, GOOD, IMAGE, Stage
+
+BACK = "6_rollback_after_corrupt"
+
+
+@pytest.fixture
+def ask(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """Run a verb against the stage; its profile names the context, the kubeconfig's own current one is dead."""
+    config = yaml.safe_load(stage.kubeconfig.read_text())
+    named = config["current-context"]
+    config["clusters"].append({"name": "other", "cluster": {"server": "https://127.0.0.1:1"}})
+    config["contexts"].append({"name": "other", "context": {"cluster": "other", "user": config["users"][0]["name"]}})
+    config["current-context"] = "other"
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    target = stage.target
+    profile = {
+        "backend": "kubeflow",
+        "namespace": target.namespace,
+        "image": {"mode": "prebuilt", "name": IMAGE},
+        "store": dict(target.store),
+        "serving": {"name": target.name, "mode": "Standard", "proof_timeout_s": 60},
+        "kubeflow": {"context": named},
+    }
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "tier.yaml").write_text(yaml.safe_dump(profile))
+    monkeypatch.setenv("EVCTL_PROFILES", str(tmp_path / "profiles"))
+
+    def call(*line: str, code: int = 0) -> Any:
+        got = run([*line, "--env", "tier", "-o", "json"])
+        out, err = capfd.readouterr()
+        assert got == code, err
+        return json.loads(out or err.splitlines()[-1])
+
+    return call
+
+
+def test_a_models_life_on_the_cluster_that_the_profile_names(stage: Stage, ask: Callable[..., Any]) -> None:
+    stage.plays("a", CREATE, BACK)
+    stage.plays("b", GOOD)
+    stage.start()
+    a, b = stage.models["a"].version, stage.models["b"].version
+    assert ask("history")["releases"] == []
+    first = ask("promote", a, "--yes")
+    assert (first["changed"], first["model"]) == (True, a)
+    assert ask("promote", a, "--yes")["changed"] is False
+    second = ask("promote", b, "--yes")
+    assert (second["model"], second["previous"]) == (b, a)
+    assert ask("rollback", "--yes")["model"] == a
+    releases = ask("history")["releases"]
+    assert [(each["model"], each["status"]) for each in releases] == [
+        (a, "live"),
+        (b, "rolled_back"),
+        (a, "superseded"),
+    ]
+    assert ask("serving")["model"] == a
+    service = stage.service()["spec"]["predictor"]["model"]
+    assert service["storageUri"] == stage.models["a"].uri
+
+
+def test_a_model_that_is_not_in_the_store_is_refused_and_changes_nothing(stage: Stage, ask: Callable[..., Any]) -> None:
+    uri = stage.models["a"].uri.replace(stage.models["a"].version, "v9-000000000000")
+    assert ask("promote", uri, "--yes", code=5)["error"]["code"] == "refused"
+    assert ask("history")["releases"] == []
