@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from evctl.backends.base import TaskState
+from evctl.errors import UnavailableError
+from evctl.index import IndexEntry, RunIndex
 from tests.kubeflow.conftest import Kubeflow
 from tests.kubeflow.recorded import SITUATIONS
 from tests.kubeflow.test_join import ORDER, TABLE
@@ -159,3 +161,62 @@ def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Ev
     kubeflow.api.faults.append(answers)
     code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
     assert code == 8 and json.loads(out)["state"] == "PENDING"
+
+
+def test_a_failure_whose_archive_is_gone_is_explained_by_the_stored_log(
+    kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put(kubeflow, "task_failed")
+    kubeflow.world.logs.clear()
+    asked: list[str] = []
+
+    def read(self: Any, artifact: Any) -> bytes:
+        asked.append(artifact.uri)
+        return BOOM.encode()
+
+    monkeypatch.setattr("evctl.backends.kubeflow.objects.Objects.read", read)
+    _, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    assert json.loads(out)["reason"] == "train: RuntimeError: boom"
+    assert len(asked) == 1 and "/train/" in asked[0]
+
+
+def test_a_cluster_that_does_not_answer_is_asked_once_a_while_and_it_is_said(
+    kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put(kubeflow, "missing_secret")
+    backend = kubeflow.backend()
+    asked = []
+
+    class Dead:
+        def get(self, path: str, **_: Any) -> dict[str, Any]:
+            asked.append(path)
+            raise UnavailableError("the cluster does not answer")
+
+    monkeypatch.setattr(backend.connection, "kubernetes", lambda: Dead())
+    for _ in range(3):
+        run = backend.get(run_id)
+        assert any("the cluster does not answer" in warning for warning in run.warnings)
+    assert len(asked) == 1
+
+
+def test_a_cancel_that_is_not_allowed_is_not_remembered_as_one(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "missing_secret")
+
+    def denies(handler: Any, method: str, path: str) -> bool:
+        if path.endswith(":terminate"):
+            handler.reply(403, {"code": 7, "message": "not yours"})
+            return True
+        return False
+
+    kubeflow.api.faults.append(denies)
+    assert evctl("cancel", run_id, "--env", "dev")[0] == 4
+    assert [entry.cancel_requested for entry in RunIndex().all()] == [False]
+
+
+def test_a_cancel_from_another_terminal_is_seen_by_a_watch_at_the_end(kubeflow: Kubeflow) -> None:
+    run_id = put(kubeflow, "task_failed")
+    backend = kubeflow.backend()
+    assert backend.get(run_id).state == "FAILED"
+    RunIndex().add(IndexEntry(run_id, "dev", "kubeflow", "n", 1.0))
+    RunIndex().mark_cancel_requested(run_id)
+    assert backend.get(run_id).state == "CANCELED"

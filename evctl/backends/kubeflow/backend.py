@@ -31,7 +31,6 @@ from evctl.backends.metadata.values import RunMetadata
 from evctl.errors import (
     ConflictError,
     EvctlError,
-    FailedError,
     RefusedError,
     UnavailableError,
     UsageError,
@@ -73,7 +72,12 @@ class KubeflowBackend:
 
     def get(self, run_id: str) -> Run:
         """Return the run as API, ML Metadata, spec and pods together know it."""
-        run = self._reader.run(run_id, cancel_requested=self._cancel_requested(run_id))
+        asked = self._cancel_requested(run_id)
+        run = self._reader.run(run_id, cancel_requested=asked)
+        if run.state is RunState.FAILED and not asked and run_id in self._cancelled():
+            # another evctl of this machine asked meanwhile
+            self._asked_to_end[run_id] = True
+            run = self._reader.run(run_id, cancel_requested=True)
         now = (run.state.value, run.model is not None)
         if run.finished and self._told.get(run_id) != now:
             self._told[run_id] = now
@@ -149,14 +153,11 @@ class KubeflowBackend:
         with contextlib.suppress(UnavailableError):
             self._remember(run_id)
         try:
-            self.api.terminate(run_id)
-        except (UsageError, FailedError, ConflictError):
-            self._refuse_finished(run_id)  # it ended in between
+            self._terminate(run_id)
+        except EvctlError:
+            with contextlib.suppress(UnavailableError):
+                self._forget(run_id)
             raise
-        except UnavailableError:
-            if run_state(self.api.run(run_id)) is not RunState.RUNNING:
-                return  # the answer was lost, its effect was not
-            self.api.terminate(run_id)
 
     def retry(self, run_id: str) -> None:
         """Give a failed run another life under its id, and see it move."""
@@ -179,8 +180,7 @@ class KubeflowBackend:
             if not _moved(before, self.api.run(run_id)):
                 raise
         with contextlib.suppress(UnavailableError):
-            self._asked_to_end[run_id] = False
-            self.index.mark_cancel_requested(run_id, asked=False)
+            self._forget(run_id)
         self._told.pop(run_id, None)
         deadline = time.monotonic() + MOVE_TIMEOUT_S
         while not _moved(before, self.api.run(run_id)):
@@ -230,6 +230,20 @@ class KubeflowBackend:
         state = run_state(self.api.run(run_id), cancel_requested=self._cancel_requested(run_id))
         if state not in (RunState.RUNNING, RunState.PENDING):
             raise ConflictError(f"run {run_id[:8]} has ended already: {state.value}", hint=f"evctl status {run_id[:8]}")
+
+    def _terminate(self, run_id: str) -> None:
+        try:
+            self.api.terminate(run_id)
+        except UsageError:
+            self._refuse_finished(run_id)  # it ended in between
+            raise
+        except UnavailableError:
+            if self.api.run(run_id).get("state") in ("RUNNING", "PENDING"):
+                self.api.terminate(run_id)  # else the answer was lost, and its effect was not
+
+    def _forget(self, run_id: str) -> None:
+        self._asked_to_end[run_id] = False
+        self.index.mark_cancel_requested(run_id, asked=False)
 
     def _remember(self, run_id: str) -> None:
         if not any(entry.run_id == run_id for entry in self.index.all(self.profile.name)):

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskState
+from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskState, TaskStatus
 from evctl.backends.kubeflow import pods as pod_reader
 from evctl.backends.kubeflow.api import Api
 from evctl.backends.kubeflow.join import Sources, join, run_state
 from evctl.backends.metadata.values import RunMetadata
-from evctl.errors import EvctlError
+from evctl.errors import EvctlError, UnavailableError
+from evctl.profile import Profile
 
 METADATA_PAUSE_S = 10.0
-"""Seconds in which a store that did not answer is not asked again: a watch goes on at its own pace."""
+KUBERNETES_PAUSE_S = 30.0
+"""Seconds in which a server that did not answer is not asked again: a watch goes on at its own pace."""
 EVENTS_OF = 5
 """Of how many waiting pods the events are asked for."""
 WORDS_BYTES = 4 << 20
-"""How much of a failed task's log is read for its last words."""
+WORDS_S = 5.0
+"""How much of a failed task's log is kept, and how long it is read, for its last words."""
 
 
 class Connection(Protocol):
     """What is needed of a connection."""
 
-    def metadata(self) -> Any:
-        """Return ML Metadata's client."""
-        ...
+    profile: Profile
 
     def kubernetes(self) -> Any:
         """Return Kubernetes' API, None where there is no access."""
+        ...
+
+    def object_store_endpoint(self) -> str | None:
+        """Return a forwarded address of the cluster's object store, if there is one."""
+        ...
+
+    def metadata(self) -> Any:
+        """Return ML Metadata's client."""
         ...
 
     def stream(self, path: str) -> Any:
@@ -52,6 +62,7 @@ class Reader:
     namespace: str
     system_namespace: str
     _quiet_until: float = 0.0
+    _kubernetes_quiet: tuple[float, str] = (0.0, "")
     _words: dict[str, str] = field(default_factory=dict)
 
     def run(self, run_id: str, *, cancel_requested: bool = False) -> Run:
@@ -73,7 +84,7 @@ class Reader:
         pods, warnings = self._pods(run_id, metadata)
         sources = replace(sources, pods=pods, warnings=warnings)
         seen = join(sources)
-        words = self._last_words(run_id, seen)
+        words = self._last_words(run_id, seen, metadata)
         return join(replace(sources, logs=words)) if words else seen
 
     def metadata(self, run_id: str) -> tuple[RunMetadata | None, bool]:
@@ -93,6 +104,8 @@ class Reader:
         kubernetes = self.connection.kubernetes()
         if kubernetes is None:
             return None, ()
+        if time.monotonic() < self._kubernetes_quiet[0]:
+            return None, (self._kubernetes_quiet[1],)
         selector = f"{pod_reader.RUN_LABEL}={run_id}"
         known = [e.namespace for e in metadata.executions if e.namespace] if metadata else []
         said: str | None = None
@@ -103,6 +116,9 @@ class Reader:
                     return pod_reader.read(items, self._events(kubernetes, namespace, items)), ()
             except EvctlError as error:
                 said = said or f"pods in {namespace} cannot be read, so why one does not start is not known: {error}"
+                if isinstance(error, UnavailableError):
+                    self._kubernetes_quiet = (time.monotonic() + KUBERNETES_PAUSE_S, said)
+                    break
         return (None, (said,)) if said else ((), ())
 
     def _namespaces(self) -> tuple[str, ...]:
@@ -125,22 +141,34 @@ class Reader:
             found += answer.get("items") or ()
         return found
 
-    def _last_words(self, run_id: str, run: Run) -> dict[str, str]:
+    def _last_words(self, run_id: str, run: Run, metadata: RunMetadata | None) -> dict[str, str]:
         """Return the line that says why, by pod, of the tasks that failed."""
-        failed = [t.pod for t in run.tasks if t.kind == "task" and t.state is TaskState.FAILED and t.pod]
-        for pod in failed:
-            if pod in self._words:
-                continue
-            try:
-                words = pod_reader.last_words(self._tail(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"))
-            except EvctlError:  # an archive is not always kept
-                continue
+        failed = [t for t in run.tasks if t.kind == "task" and t.state is TaskState.FAILED and t.pod]
+        for task in failed:
+            if task.pod and task.pod not in self._words:
+                self._words[task.pod] = self._words_of(run_id, task, metadata) or ""
+        return {task.pod: self._words[task.pod] for task in failed if task.pod and self._words[task.pod]}
+
+    def _words_of(self, run_id: str, task: TaskStatus, metadata: RunMetadata | None) -> str | None:
+        """Ask the API's archive, which is not always kept, then the log that the launcher stored."""
+        with contextlib.suppress(EvctlError):
+            words = pod_reader.last_words(self._tail(f"/apis/v1alpha1/runs/{run_id}/nodes/{task.pod}/log"))
             if words:
-                self._words[pod] = words
-        return {pod: self._words[pod] for pod in failed if pod in self._words}
+                return words
+        from evctl.backends.kubeflow.artifacts import log_artifacts
+        from evctl.backends.kubeflow.objects import Objects
+
+        stored = log_artifacts(metadata, task.name, task.path) if metadata else ()
+        with contextlib.suppress(EvctlError):
+            if stored:
+                return pod_reader.last_words(Objects(self.connection).read(stored[-1][1]).decode(errors="replace"))
+        return None
 
     def _tail(self, path: str) -> str:
         kept = b""
+        end = time.monotonic() + WORDS_S
         for chunk in self.connection.stream(path):
             kept = (kept + chunk)[-WORDS_BYTES:]
+            if time.monotonic() > end:
+                break
         return kept.decode(errors="replace")
