@@ -42,8 +42,3 @@ def kserve_annotations(profile: Profile) -> dict[str, str]:
 def account_name(profile: Profile) -> str:
     """Return the predictor's service account: the profile's, else the service's own name."""
     return profile.serving.service_account or profile.serving.name
-
-
-def namespaces(profile: Profile) -> tuple[str, ...]:
-    """Return where the secret is needed: the steps' namespace and the service's."""
-    return tuple(dict.fromkeys((profile.namespace, profile.serving.namespace or profile.namespace)))

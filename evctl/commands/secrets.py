@@ -83,7 +83,8 @@ def _apply_store(
     annotations = secrets_store.kserve_annotations(profile)
     account = secrets_store.account_name(profile)
     serving = profile.serving.namespace or profile.namespace
-    places = {namespace: _cluster(profile, namespace) for namespace in secrets_store.namespaces(profile)}
+    # the steps need it where they run, the predictor where it serves
+    places = {namespace: _cluster(profile, namespace) for namespace in (_run_namespace(profile), serving)}
     values = _values(source, tuple(required))
     changes = {
         namespace: place.apply(name, values, required, annotations=annotations, force=force)
