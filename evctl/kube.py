@@ -157,7 +157,7 @@ class KubeApi:
             try:
                 answer = self._send(method, url, content, headers, read_s=self.timeout_s, preload=True)
                 if answer.status < 400:
-                    return dict(json.loads(answer.data))
+                    return _document(answer.data)
                 if answer.status not in RETRIED or not again():
                     raise explained(method, path, answer.status, answer.data, self.host)
             except ValueError as error:
@@ -270,6 +270,14 @@ def _namespace(kubeconfig: str, context: str | None) -> str:
     contexts, active = kubernetes.config.list_kube_config_contexts(kubeconfig)
     chosen = next((each for each in contexts if each["name"] == context), active)
     return str((chosen.get("context") or {}).get("namespace") or "default")
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """Return a JSON object. ValueError for anything else: null is half an answer too."""
+    found = json.loads(body)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
 
 
 def _dry(dry_run: bool) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""The Kubernetes API over bad lines; over a real server: tests/cluster/test_kube.py."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UnavailableError
+from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube_errors import WebhookRefusal
+from tests.fakes.faults import GOOD, HALF, NULL, RESET, Answer, FaultServer, refuse
+
+
+def to(server: FaultServer, folder: Path, *, timeout_s: float = 0.4, deadline_s: float = 3.0) -> KubeApi:
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": {"token": "t0ken"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "n"}}],
+    }  # fmt: skip
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    api = connect_kubernetes(kubeconfig=folder / "kubeconfig", timeout_s=timeout_s)
+    api.deadline_s = deadline_s
+    return api
+
+
+STUMBLES = {
+    "a reset": RESET, "half a body": HALF, "null": NULL, "a list": Answer(body=b"[]"), "no JSON": Answer(body=b"<"),
+    "a slow answer": Answer(wait_s=0.8), "503": refuse(503), "429": refuse(429),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUMBLES)
+def test_a_read_is_asked_again_after_a_stumble(name: str, tmp_path: Path) -> None:
+    with FaultServer(STUMBLES[name], GOOD) as server:
+        assert to(server, tmp_path).get("/x") == {"ok": True}
+        assert [headers["authorization"] for _, _, headers, _ in server.seen] == ["Bearer t0ken"] * 2
+
+
+@pytest.mark.parametrize("name", ["a reset", "half a body", "null", "503", "a slow answer"])
+def test_a_write_is_never_sent_twice(name: str, tmp_path: Path) -> None:
+    with FaultServer(STUMBLES[name], GOOD) as server:
+        with pytest.raises(UnavailableError):
+            to(server, tmp_path).create("/x", {})
+        assert len(server.seen) == 1
+
+
+def test_a_server_that_never_answers_is_given_up_within_the_deadline_and_one_request(tmp_path: Path) -> None:
+    with FaultServer(Answer(wait_s=5)) as server:
+        start = time.monotonic()
+        with pytest.raises(UnavailableError):
+            to(server, tmp_path, deadline_s=1.0).get("/x")
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (401, "Unauthorized", NotAllowedError),
+        (403, 'pods is forbidden: User "ann" cannot list resource "pods"', NotAllowedError),
+        (403, 'admission webhook "x.kserve" denied the request: minReplicas', WebhookRefusal),
+        (404, 'pods "x" not found', NotFoundError),
+        (409, "the object has been modified", ConflictError),
+        (422, "spec.x: Invalid value", RefusedError),
+    ],
+)
+def test_a_refusal_is_told_as_what_it_is_and_not_repeated(
+    status: int, said: str, kind: type[Exception], tmp_path: Path
+) -> None:
+    with FaultServer(refuse(status, said)) as server:
+        with pytest.raises(kind) as caught:
+            to(server, tmp_path).get("/x")
+        assert len(server.seen) == 1
+    assert status == 401 or said in str(caught.value)
+    assert "t0ken" not in str(caught.value)
