@@ -15,7 +15,7 @@ from evctl.profile import Profile
 def engine_checks(profile: Profile) -> tuple[Check, ...]:
     """Return the checks; they share one connection, each part of which is asked once."""
     site = Site(profile)
-    runs, profiles, served = Site.runs_namespace, _namespace, serving.serving_namespace
+    runs, served = Site.runs_namespace, serving.serving_namespace
     may = cluster.may
     return (
         check("dns", network.dns, site, "look at the resolver: getent hosts NAME"),
@@ -30,7 +30,7 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("namespace", cluster.namespace, site),
         check("right: status", may("status", runs, cluster.STATUS, "the reasons in `evctl status`"), site),
         check("right: logs", may("logs", runs, cluster.LOGS, "`evctl logs -f`"), site),
-        check("right: secrets", may("secrets", profiles, cluster.SECRETS, "`evctl secrets`"), site),
+        check("right: secrets", may("secrets", runs, cluster.SECRETS, "`evctl secrets`"), site),
         check("right: forward", cluster.forwarding, site),
         check("right: serving", may("serving", served, serving.SERVING, "`evctl promote`"), site),
         check("secrets on the cluster", cluster.secrets, site),
@@ -42,7 +42,3 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("kserve mode", serving.mode, site),
         check("kserve runtime", serving.runtime, site),
     )
-
-
-def _namespace(site: Site) -> str:
-    return site.profile.namespace

@@ -117,25 +117,16 @@ def secrets(site: Site) -> Finding:
         gone = [key for key in keys if key not in found]
         lacking += [f"secret {name} in {space} lacks {', '.join(gone)}"] if gone else []
     if lacking:
-        return failed("; ".join(lacking), _secrets_fix(site, where, lacking[0]))
+        return failed("; ".join(lacking), _secrets_fix(site, lacking[0]))
     if unseen:
         return warned(f"may not be looked at: {', '.join(unseen)}", "ask for get on secrets")
     return passed(f"{len(wanted)} secret(s) with their keys")
 
 
-def _secrets_fix(site: Site, where: str, first: str) -> str:
+def _secrets_fix(site: Site, first: str) -> str:
     profile = site.profile
-    store = profile.store.secret
     name = next((mount.name for mount in profile.secrets if f"secret {mount.name} " in first), None)
-    if where != profile.namespace and f" in {where}" in first:
-        serving = profile.serving.namespace or profile.namespace
-        return (
-            f"this KFP runs every pod in {where}: set namespace: {where} and serving: {{namespace: {serving}}} in the "
-            f"profile, then evctl secrets apply --env {site.env}"
-        )
-    if name is None and store:
-        return f"evctl secrets apply --env {site.env} --store -f FILE"
-    return f"evctl secrets apply --env {site.env} {name or ''} -f FILE".replace("  ", " ")
+    return f"evctl secrets apply --env {site.env} {name or '--store'} -f FILE"
 
 
 def service_account(site: Site) -> Finding:

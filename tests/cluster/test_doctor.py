@@ -171,6 +171,7 @@ def test_a_kfp_of_one_user_has_its_pods_and_their_secrets_in_its_own_namespace(p
     place.secret(place.namespace, TELEMETRY_TOKEN="t")
     found = place.one("secrets on the cluster")
     assert (found.status, found.message) == ("fail", f"there is no secret {SECRET} in {place.system}")
+    assert place.one("right: secrets").message.endswith(place.system)
     assert place.one("service account").message == f"there is no service account pipeline-runner in {place.system}"
 
 
