@@ -310,6 +310,21 @@ def test_a_skipped_task_ends_a_follow_without_a_line() -> None:
     assert followed(World(Pods()), life, script, "ingest") == []
 
 
+def test_pods_are_looked_for_where_the_server_runs_them_when_nobody_says() -> None:
+    class OneUser(Pods):
+        def get(self, path: str, **query: Any) -> dict[str, Any]:
+            return super().get(path, **query) if "/kubeflow/" in path else {"items": []}
+
+    pods = OneUser()
+    pods.logs["wf-impl-1"] = "one\n"
+    node = "wf(0).root(0).ingest(0).executor(0)"
+    note = {"workflows.argoproj.io/node-name": node}
+    pods.items = [{"metadata": {"name": "wf-impl-1", "annotations": note}, "status": {"phase": "Running"}}]
+    run = run_of(task("ingest", pod="wf-impl-1"))
+    found = logs(World(pods), RUN, None, look=lambda: run, metadata=lambda: None)
+    assert [line.text for line in found] == ["one"]
+
+
 def test_loops_iterations_are_labelled_and_asked_for_by_label() -> None:
     world = World()
     world.archive |= {"p0": "zero\n", "p1": "one\n"}

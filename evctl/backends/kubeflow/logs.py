@@ -149,6 +149,7 @@ class Logs:
             pod = _own_pod(now)
             if now is None or (now.state in TERMINAL_TASK_STATES and (not said or pod is None or pod in followed)):
                 if now is not None and not said:  # it had ended before we came
+                    self._known = None  # what the launcher stores at the end was not there before
                     lines = self._task(now, self._pods())
                     yield from lines if tail is None else deque(lines, maxlen=tail)
                 return
@@ -214,25 +215,32 @@ class Logs:
         return self._known
 
     def _pods_namespace(self) -> str:
-        """Return where the run's pods are: ML Metadata knows; else the profile's namespace."""
+        """Return where the run's pods are: ML Metadata knows, else they are looked for."""
         if not self._namespace:
             known = self._metadata()
             named = [each.namespace for each in known.executions if each.namespace] if known else []
-            self._namespace = named[-1] if named else self.connection.profile.namespace
+            profile = self.connection.profile
+            places = named[-1:] or [profile.namespace, profile.kubeflow.system_namespace]
+            # one user's Kubeflow runs everything in its own namespace, whatever the profile says
+            there = [each for each in places if len(places) > 1 and self._items(each)]
+            self._namespace = (there or places)[0]
         return self._namespace
+
+    def _items(self, namespace: str) -> Sequence[Mapping[str, Any]]:
+        api = self.connection.kubernetes()
+        if api is None:
+            return ()
+        selector = f"{pod_reader.RUN_LABEL}={self.run_id}"
+        try:
+            answer = api.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        except EvctlError:
+            return ()
+        return answer.get("items") or ()
 
     def _pods(self) -> dict[str, list[str]]:
         """Return the run's own pods that are still there, oldest first, by task."""
-        api = self.connection.kubernetes()
-        if api is None:
-            return {}
-        selector = f"{pod_reader.RUN_LABEL}={self.run_id}"
-        try:
-            answer = api.get(f"/api/v1/namespaces/{self._pods_namespace()}/pods", labelSelector=selector)
-        except EvctlError:
-            return {}
         found: dict[str, list[str]] = {}
-        for pod in pod_reader.read(answer.get("items") or ()):
+        for pod in pod_reader.read(self._items(self._pods_namespace())):
             if not pod.driver:
                 found.setdefault(pod.task.replace("-", "_"), []).append(pod.name)
         return found
