@@ -32,7 +32,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel end this process when its parent ends."""
+    """Let the kernel end this process when its parent ends; elsewhere than on Linux only the watchdog does (`steps`)."""
+    if sys.platform != "linux":
+        return
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

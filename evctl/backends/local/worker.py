@@ -60,7 +60,11 @@ def _work(folder: RunFolder, request: Mapping[str, Any], recorder: Recorder, hom
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     documents = list(yaml.load_all(folder.package.read_text(), loader))
     nodes = tree(documents[0])
-    with contextlib.closing(Forks(modules_of(_programs(documents[0], nodes)))) as forks:
+    with contextlib.ExitStack() as stack:
+        # elsewhere a library's threads may not outlive a fork
+        forks = Forks(modules_of(_programs(documents[0], nodes))) if sys.platform == "linux" else None
+        if forks is not None:
+            stack.callback(forks.close)
         tracker = _tracker(folder, request, recorder, home, documents, nodes, forks)
         threading.Thread(target=_watch_for_cancel, args=(folder, tracker, recorder), daemon=True).start()
         _run(folder, request, tracker, home)
@@ -73,7 +77,7 @@ def _tracker(
     home: Path,
     documents: Sequence[Mapping[str, Any]],
     nodes: tuple[Node, ...],
-    forks: Forks,
+    forks: Forks | None,
 ) -> Tracker:
     exits = frozenset(node.name for node in nodes if node.always_runs)
     mounts = mounts_of(documents)
