@@ -49,7 +49,7 @@ def render(profile: Profile, run: Run, outputs: Outputs | None, fetch: Callable[
         evaluation=evaluation,
         validation=validation,
         drift=checks[-1] if checks else None,
-        provenance=provenance(run, outputs, evaluation),
+        provenance=provenance(run, outputs, evaluation) | bundle_provenance(profile, run),
     )
 
 
@@ -66,6 +66,25 @@ def provenance(run: Run, outputs: Outputs | None, evaluation: Mapping[str, Any] 
         "created": run.created_at.isoformat(timespec="seconds"),
         "duration": None if run.duration_s is None else f"{run.duration_s:.1f} s",
         "page": run.url,
+    }
+
+
+def bundle_provenance(profile: Profile, run: Run) -> dict[str, Any]:
+    """Return what the registered model's manifest says of the code and libraries it was made with."""
+    from evctl.rollout import registry
+
+    if run.model is None:
+        return {}
+    try:
+        manifest = registry.manifest_of(run.model.uri, profile.store.model_dump(mode="json"))
+    except EvctlError:
+        return {}
+    made, versions = manifest.get("provenance") or {}, manifest.get("versions") or {}
+    return {
+        "model digest": manifest.get("digest"),
+        "git commit": made.get("git_commit") or None,
+        "pipeline digest": made.get("pipeline_digest") or None,
+        "libraries": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,
     }
 
 

@@ -61,9 +61,12 @@ def decision(run: Mapping[str, Any]) -> str:
     failed = next((t for t in run.get("tasks") or () if t.get("state") == "FAILED"), None)
     if failed:
         lines.append(f"{failed.get('name')}: {failed.get('reason') or 'no reason recorded'}")
+    elif run.get("reason"):
+        lines.append(str(run["reason"]))
     model = run.get("model") or {}
     if model.get("version"):
         lines.append(f"model {model['version']} at {model.get('uri')}")
+    lines += [f"warning: {warning}" for warning in run.get("warnings") or ()]
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f'<div class="decision {style}"><b>{escape(verdict)}</b>{text}</div>'
 
@@ -112,12 +115,19 @@ def _drift(check: Mapping[str, Any] | None) -> str:
             f"{f['threshold']:.3f}",
             "drifted" if f["drifted"] else "",
         )
-        for f in (check.get("features") or ())[:TOP_FEATURES]
+        for f in [*(check.get("features") or ())[:TOP_FEATURES], *_outputs(check.get("score") or {})]
     ]
     heads = ("feature", "metric", "value", "threshold", "")
     listed = table(heads, rows, frozenset({2, 3})) if rows else ""
     grid = f'{key}<div class="grid">{drawn}</div>' if drawn else ""
     return f"<p>{escape(said)}</p>{reasons}{grid}{listed}"
+
+
+def _outputs(score: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the model's score and class rates as two more lines of the table."""
+    classes = score.get("classes")
+    found = [{**score, "name": "the model's score"}] if score else []
+    return [*found, {**classes, "name": "predicted classes"}] if classes else [*found]
 
 
 def _quality(validation: Mapping[str, Any] | None) -> str:

@@ -36,6 +36,8 @@ EVALUATION = {
     "pr": [[0, 1], [0.9, 0.9], [1, 0.3]],
     "importances": {"spread_mean_v": 0.2, "gap": 0.1, "none": -0.01},
     "chosen": "hist_gradient_boosting",
+    "ece": 0.02,
+    "calibration": [[0.5, 0.45, 20], [0.97, 0.99, 180]],
 }
 RUN = {
     "run_id": "3f2a91c0",
@@ -58,6 +60,13 @@ CHECK = {
     "vehicles": 2,
     "reasons": ["moved"],
     "features": [{"name": "f", "metric": "psi", "value": 1.0, "threshold": 0.1, "drifted": True}],
+    "score": {
+        "metric": "psi",
+        "value": 0.5,
+        "threshold": 0.1,
+        "drifted": True,
+        "classes": {"metric": "psi", "value": 0.01, "threshold": 0.2, "drifted": False},
+    },
     "histograms": [{"name": "f", "unit": "V", "low": 0, "high": 1, "reference": [0.5, 0.5], "new": [0.1, 0.9]}],
 }
 VALIDATION = {"rows": 100, "kept": 90, "quarantined": 10, "share": 0.1, "vehicles": 5, "reasons": {"gap:x": 10}}
@@ -96,7 +105,7 @@ def poisoned(value):
     if isinstance(value, list):
         return [poisoned(entry) for entry in value]
     if isinstance(value, dict):
-        free = not set(value) & (set(RUN) | set(CHECK) | set(EVALUATION) | {"recall", "decision", "version", "name"})
+        free = not set(value) & (set(RUN) | set(CHECK) | set(EVALUATION) | {"recall", "decision", "version", "name", "metric"})
         return {(key + HOSTILE if free else key): poisoned(entry) for key, entry in value.items()}
     return value
 
@@ -119,6 +128,19 @@ def test_the_page_says_the_decision_before_everything_else():
 )
 def test_each_end_is_named(change, words):
     assert words in Structure(report_page(RUN | change)).text
+
+
+def test_the_models_own_outputs_are_in_the_drift_table_and_whom_nobody_told_is_said():
+    run = RUN | {"warnings": ["not told how it ended: hook after 3 attempt(s): no answer"]}
+    text = Structure(report_page(run, drift=CHECK)).text
+    assert "the model's scorepsi0.5000.100drifted" in text
+    assert "predicted classes" in text
+    assert "not told how it ended: hook" in text
+
+
+def test_a_run_that_failed_before_any_task_says_why():
+    change = {"state": "FAILED", "model": None, "reason": "the worker died"}
+    assert "the worker died" in Structure(report_page(RUN | change)).text
 
 
 def test_hostile_strings_in_every_field_stay_text():
@@ -153,7 +175,7 @@ def test_a_run_that_left_nothing_still_makes_a_page():
 
 def test_an_evaluation_is_a_page_of_its_own_for_kubeflow():
     page = Structure(evaluation_html(EVALUATION))
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     assert "internal short" in page.text
     Structure(evaluation_html({}))
 
@@ -209,6 +231,20 @@ def test_a_report_gathers_artifacts_and_the_newest_check_of_its_model(tmp_path, 
     text = Structure(render(profile, a_run(), some_outputs(tmp_path), no_fetch)).text
     for word in ("Registered", "DRIFT: v3", "hist_gradient_boosting", "abc", "d1", "Recall per class"):
         assert word in text
+
+
+def test_the_commit_and_the_libraries_come_from_the_models_manifest(tmp_path, stranger):
+    folder = tmp_path / "store" / "models" / "m" / "v1-abc"
+    folder.mkdir(parents=True)
+    made = {"git_commit": "c0ffee", "pipeline_digest": "d1ce"}
+    manifest = {"digest": "abcdef", "provenance": made, "versions": {"numpy": "2.4.6", HOSTILE: HOSTILE}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    profile = Profile(name="local", store=StoreSettings(uri=str(tmp_path / "store")))
+    run = a_run(model=RegisteredModel("v1-abc", f"file://{folder}/"))
+    page = Structure(render(profile, run, some_outputs(tmp_path), no_fetch))
+    for word in ("c0ffee", "d1ce", "abcdef", "numpy 2.4.6"):
+        assert word in page.text
+    assert "script" not in page.tags
 
 
 def test_artifacts_that_are_gone_or_no_json_are_left_out(tmp_path, stranger):

@@ -13,7 +13,7 @@ from html import escape
 
 WIDTH = 360
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 38
-LABEL_CHARS = 22
+LABEL_CHARS = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ display:block;font-size:.72rem;color:inherit;opacity:.8}.matrix .hit{
 background: color-mix(in srgb,var(--accent) calc(var(--share)*100%),var(--card))}.matrix .miss{
 background: color-mix(in srgb,var(--bad) calc(var(--share)*100%),var(--card))}.matrix .strong{
 color:var(--card)} .matrix .corner{color:var(--soft);font-size:.78rem}.legend{list-style:none;
-display:flex;flex-wrap:wrap;gap:4px 14px;margin:6px 0 0; padding:0;font-size:.8rem}.legend li:before{
+display:flex;flex-wrap:wrap;gap:4px 14px;margin:8px 0 10px; padding:0;font-size:.8rem}.legend li:before{
 content:"";display:inline-block;width:14px;height:3px;margin-right:6px; vertical-align:middle;
 background:var(--accent)}.legend .s1:before{background:var(--s1)}.legend .s2:before{
 background:var(--s2)} .legend .s3:before{background:var(--s3)}.legend .ref:before{
