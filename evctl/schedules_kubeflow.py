@@ -134,7 +134,8 @@ class RecurringRuns:
             verb="run",
             cron=cron.partition(" ")[2] if cron.startswith("0 ") and len(cron.split()) == 6 else cron,
             parameters=(entry.get("runtime_config") or {}).get("parameters") or {},
-            enabled=entry.get("mode") == "ENABLE" or entry.get("status") == "ENABLED",
+            # the status follows the mode, when its controller has looked
+            enabled=(entry.get("mode") or entry.get("status")) in ("ENABLE", "ENABLED"),
             max_concurrency=int(entry.get("max_concurrency") or 1),
             catchup=not entry.get("no_catchup", False),
         )

@@ -160,7 +160,8 @@ def _environment(provider: str) -> bool:
             "GOOGLE_SERVICE_ACCOUNT",
             "GOOGLE_SERVICE_ACCOUNT_KEY",
         )
-        return any(os.environ.get(name) for name in names)
+        login = Path.home() / ".config" / "gcloud" / "application_default_credentials.json"
+        return any(os.environ.get(name) for name in names) or login.exists()
     names = (
         "AWS_WEB_IDENTITY_TOKEN_FILE",
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
