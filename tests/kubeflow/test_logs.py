@@ -49,7 +49,7 @@ class Pods:
         if pod not in self.logs:
             raise NotFoundError(f"pods {pod} not found")
         at = 0
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             over = pod in self.over
             *whole, rest = self.logs[pod].split("\n")
@@ -202,7 +202,7 @@ def followed(
             failed.append(error)
 
     def seen(count: int) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while len(lines) < count and time.monotonic() < deadline:
             time.sleep(0.005)
         assert len(lines) >= count, lines
@@ -210,7 +210,7 @@ def followed(
     thread = threading.Thread(target=consume, daemon=True)
     thread.start()
     script(seen)
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
     assert failed == []
     return lines

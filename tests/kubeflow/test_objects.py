@@ -116,11 +116,11 @@ def test_a_body_that_stands_still_is_given_up_and_asked_again(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_reach, "READ_TIMEOUT_S", 0.3)
-    door.faults = [passes, passes, stalls(1.5)]
+    door.faults = [passes, passes, stalls(10.0)]
     started = time.monotonic()
     assert objects.fetch(reach(endpoint=door.url), artifact("raw"), tmp_path / "raw").read_bytes() == b"telemetry"
     assert door.faults == []
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 8
 
 
 def test_a_store_that_stays_busy_is_told_after_the_deadline_and_nothing_is_left(door: Door, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_an_archive_that_fails_does_not_hold_the_store_up(kubeflow: Kubeflow, st
     kubeflow.api.faults.append(broken)
     started = time.monotonic()
     assert document(evctl, "logs", run, "train")["lines"][0]["text"] == "kept executor-logs-0"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30  # the profile's deadline is 60
 
 
 def test_logs_are_followed_until_the_run_has_ended(kubeflow: Kubeflow, evctl: Call) -> None:
