@@ -81,11 +81,17 @@ class Product:
     def worker(self, run_id: str) -> int:
         """Return the process id of a run's worker."""
 
-        def look() -> int | None:
-            found = subprocess.run(["pgrep", "-f", f"local.worker .*{run_id}"], capture_output=True, text=True)
-            return int(found.stdout.split()[0]) if found.stdout else None
+        return until(lambda: worker_of(run_id))
 
-        return until(look)
+
+def worker_of(run_id: str) -> int | None:
+    """Return the process id of a run's worker, if it has one."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"evctl.backends.local.worker" in words and any(word.endswith(run_id.encode()) for word in words):
+                return int(folder.name)
+    return None
 
 
 def until(look: Callable[[], T | None]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -21,17 +20,13 @@ from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableE
 from evctl.index import IndexEntry, RunIndex
 from evctl.secrets_local import LocalSecrets
 from tests.local.conftest import Engine
+from tests.local.product import until, worker_of
 
 pytestmark = pytest.mark.local
 
 
 def states(run: Run) -> dict[str, str]:
     return {task.name: task.state.value for task in run.tasks if task.kind == "task"}
-
-
-def worker_of(engine: Engine, run_id: str) -> int:
-    found = subprocess.run(["pgrep", "-f", f"local.worker .*{run_id}"], capture_output=True, text=True, check=True)
-    return int(found.stdout.split()[0])
 
 
 def test_a_passed_gate_runs_what_is_inside_and_the_exit_handler(engine: Engine) -> None:
@@ -100,7 +95,7 @@ def test_retry_reruns_what_failed_under_the_same_id(engine: Engine) -> None:
 def test_a_killed_worker_leaves_no_process_and_a_failed_run_and_the_next_run_works(engine: Engine) -> None:
     run_id = engine.start("[time.sleep(3), Path(marks, 'late').touch()][0] or 0.9")
     engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
-    os.kill(worker_of(engine, run_id), signal.SIGKILL)
+    os.kill(until(lambda: worker_of(run_id)), signal.SIGKILL)
     run = engine.wait(run_id)
     assert run.state is RunState.FAILED
     assert "worker died" in str(run.reason)
@@ -152,7 +147,7 @@ def test_a_killed_workers_step_leaves_no_child_that_writes_on(engine: Engine) ->
     run_id = engine.start(f"__import__('subprocess').run(['python3', '-c', {child!r}]).returncode + 0.9")
     engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
     time.sleep(0.5)
-    os.kill(worker_of(engine, run_id), signal.SIGKILL)
+    os.kill(until(lambda: worker_of(run_id)), signal.SIGKILL)
     assert engine.wait(run_id).state is RunState.FAILED
     time.sleep(3.5)
     assert not (engine.marks / "grandchild").exists()
@@ -163,7 +158,7 @@ def test_a_killed_worker_leaves_no_secret_on_disk_once_the_run_is_looked_at(engi
     engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
     folder = engine.backend.home / "runs" / run_id
     (next(folder.glob("secrets-*")) / "KEY").write_text("s3cr3t")
-    os.kill(worker_of(engine, run_id), signal.SIGKILL)
+    os.kill(until(lambda: worker_of(run_id)), signal.SIGKILL)
     assert engine.wait(run_id).state is RunState.FAILED
     assert not list(folder.glob("secrets-*"))
 
@@ -171,7 +166,7 @@ def test_a_killed_worker_leaves_no_secret_on_disk_once_the_run_is_looked_at(engi
 def test_a_terminated_worker_says_so_and_cleans_up(engine: Engine) -> None:
     run_id = engine.start("time.sleep(60)")
     engine.wait(run_id, lambda run: any(engine.marks.glob("ran-*")))
-    os.kill(worker_of(engine, run_id), signal.SIGTERM)
+    os.kill(until(lambda: worker_of(run_id)), signal.SIGTERM)
     run = engine.wait(run_id)
     assert run.state is RunState.FAILED
     assert "SIGTERM" in str(run.reason)
