@@ -25,7 +25,7 @@ def make_bundle(folder: Path, data_version: str, *, seed: int, recall: float = R
     work.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(rng.normal(size=(120, len(FEATURES))), columns=list(FEATURES))
-    frame.iloc[::7, 3] = np.nan
+    frame.iloc[::7, 2:-3] = np.nan
     frame[LABEL] = [CLASSES[n % len(CLASSES)] for n in range(len(frame))]
     frame["vehicle_id"] = [f"ev-{n % 20}" for n in range(len(frame))]
     estimator = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=200)).fit(

@@ -238,7 +238,7 @@ def test_a_request_of_too_many_rows_is_refused_and_a_large_one_is_answered(
 def test_a_large_request_does_not_stop_small_ones(
     http: httpx.Client, golden: dict[str, Any], predictor: Running
 ) -> None:
-    large = json.dumps(named(golden["rows"][:1] * 60_000)).encode()
+    large = json.dumps(named(golden["rows"][:1] * 20_000)).encode()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         asked = pool.submit(httpx.post, predictor.url + V2, content=large, timeout=60)
         worst, alive = 0.0, 0
