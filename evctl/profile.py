@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from ev_pipeline.settings import (
     DataSettings,
@@ -71,7 +71,7 @@ class ServingSettings(Settings):
     """Take over fields of the InferenceService that somebody else manages (server-side apply's force)."""
     image: str | None = None
     """The predictor's image, by digest; None (or empty, as an unset variable is) is the profile's own, where it is
-    prebuilt: an embedded one cannot serve."""
+    prebuilt. An embedded profile without one gets a predictor that installs its packages and our source at start."""
     service_account: str | None = None
     """The predictor's; None is the service's own name where the store has a secret (`secrets apply --store` makes it)."""
     min_replicas: Annotated[int, Field(ge=0)] = 1
@@ -188,12 +188,6 @@ class Profile(Settings):
     poll_s: Annotated[float, Field(gt=0)] = 1.0
     """Seconds between two status requests of a watch."""
 
-    @model_validator(mode="after")
-    def _deployable(self) -> Profile:
-        if self.deploy == "auto" and self.backend != "local":
-            raise ValueError("deploy: auto is for backend: local; this version does not drive KServe on a cluster")
-        return self
-
     def service(self) -> dict[str, Any]:
         """Return the service as this machine reaches it: the kubeconfig's context is no business of a pod's."""
         found = dict(self.pipeline_settings().service)
@@ -205,6 +199,8 @@ class Profile(Settings):
         if self.backend == "kubeflow":
             image = self.serving.image or (self.image.name if self.image.mode == "prebuilt" else None)
             serving = {**serving, "image": image} if image else {k: v for k, v in serving.items() if k != "image"}
+            if self.image.mode == "embedded" and not image:
+                serving["stock_image"] = self.image.name
             if self.store.secret:
                 serving.setdefault("service_account", self.serving.name)
         return PipelineSettings(

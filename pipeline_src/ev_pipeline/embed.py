@@ -22,13 +22,14 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-OURS = ("ev_ml", "evctl")
+OURS = ("ev_ml", "ev_serving", "evctl")
 LIMIT = 80_000
 """Bytes of an archive: the program is one argument of `sh -c`, and 98,000 fail with E2BIG (kubeflow-facts 21)."""
 PACKAGES = (
     "apprise",
     "grpcio",
     "joblib",
+    "kubernetes",
     "numpy",
     "obstore",
     "pandas",
@@ -107,6 +108,9 @@ def _imports(tree: ast.Module, package: str, *, deep: bool) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "CARRIES":
+            # modules that one hands on as files without importing them
+            names = list(ast.literal_eval(node.value))
         else:
             continue
         yield from (name for name in names if name.split(".")[0] in OURS)

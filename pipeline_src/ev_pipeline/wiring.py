@@ -18,7 +18,7 @@ UNSET_IMAGE = "image-unset-see-profiles"
 DIGEST_PLACE = "digest-of-this-pipeline"
 """Where the compiler writes the compiled pipeline's digest, for a model's provenance."""
 BACKOFF = "10s"
-USES_STORE = frozenset({"register_fault_model", "setup_drift_monitoring"})
+USES_STORE = frozenset({"register_fault_model", "deploy_model_kserve", "setup_drift_monitoring"})
 STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Keys of the store's secret, which are also the variables that obstore reads."""
 

@@ -12,6 +12,7 @@ from evctl.kube import KubeApi, connect_kubernetes
 from evctl.rollout.cluster import ClusterLease, ConfigMapLedger, steady
 from evctl.rollout.ledger import Release
 from evctl.rollout.serving import kserve_checks as checks
+from evctl.rollout.serving import kserve_embedded
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving.base import ProofError, Serving
 from evctl.rollout.serving.kserve_golden import Golden, direct, proxied, reachable
@@ -98,9 +99,16 @@ class ClusterWorld:
             name, model_format = str(named), checks.runtime_format(self._api, target, str(named))
         else:
             amounts = {key: str(target.settings.get(key, usual)) for key, usual in (("cpu", "1"), ("memory", "2Gi"))}
-            runtime = spec.own_runtime(spec.image_of(target), **amounts)
+            stock = target.settings.get("stock_image")
+            runtime = (
+                kserve_embedded.runtime(str(stock), manifest["versions"], **amounts)
+                if stock and not target.settings.get("image")
+                else spec.own_runtime(spec.image_of(target), **amounts)
+            )
             name, model_format = runtime["metadata"]["name"], spec.OUR_FORMAT
         self._warnings = tuple(checks.stock(manifest.get("versions") or {}, model_format))
+        if runtime and "@sha256:" not in runtime["metadata"]["annotations"][spec.PREFIX + "image"]:
+            self._warnings += ("the predictor installs its packages at each start: set serving: {image: ...}",)
         return {
             "kind": "kserve",
             "mode": mode,

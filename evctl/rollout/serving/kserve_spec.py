@@ -68,13 +68,20 @@ def own_runtime(image: str, *, cpu: str, memory: str) -> dict[str, Any]:
         "protocolVersions": ["v1", "v2"],
         "containers": [container],
     }
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-    return {
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "kind": "ServingRuntime",
-        "metadata": {"name": f"ev-battery-{digest[:12]}", "labels": MANAGED, "annotations": {PREFIX + "image": image}},
-        "spec": spec,
-    }
+    return named(
+        {
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "kind": "ServingRuntime",
+            "metadata": {"labels": MANAGED, "annotations": {PREFIX + "image": image}},
+            "spec": spec,
+        }
+    )
+
+
+def named(runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a runtime under the name of its content."""
+    digest = hashlib.sha256(json.dumps(runtime["spec"], sort_keys=True).encode()).hexdigest()
+    return {**runtime, "metadata": {**runtime["metadata"], "name": f"ev-battery-{digest[:12]}"}}
 
 
 def image_of(target: ServiceTarget) -> str:

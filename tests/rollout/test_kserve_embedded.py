@@ -1,0 +1,93 @@
+"""The predictor of a stock image: its program, run as a pod would, really serves; its source is small and complete."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from ev_ml.bundle import versions
+from ev_pipeline.embed import modules_of
+from evctl.rollout.serving import kserve_embedded
+from evctl.rollout.serving.golden import call, prove_at
+from tests.cluster.harness import free_port
+
+SERVICE = "ev-battery-fault-classifier"
+
+
+def test_what_it_carries_is_what_the_predictor_imports() -> None:
+    reached = modules_of("import ev_serving.__main__")
+    carried = {name.replace(".", "/") for name in kserve_embedded.CARRIES}
+    assert {path.removesuffix(".py").removesuffix("/__init__") for path in reached} == carried
+
+
+def test_the_archive_is_the_same_bytes_each_time_and_small() -> None:
+    assert kserve_embedded.archive() == kserve_embedded.archive()
+    with tarfile.open(fileobj=io.BytesIO(kserve_embedded.archive())) as tar:
+        assert "ev_serving/predictor.py" in tar.getnames()
+    assert len(kserve_embedded.program(versions(), "serve")) < kserve_embedded.LIMIT
+
+
+def test_the_models_own_library_versions_are_installed() -> None:
+    pins = kserve_embedded.pins({"scikit-learn": "1.9.1", "python": "3.11.9"})
+    assert pins == [kserve_embedded.KSERVE, "scikit-learn==1.9.1"]
+
+
+def test_runtimes_are_named_by_image_source_and_versions() -> None:
+    one = kserve_embedded.runtime("python:3.11-slim", {"numpy": "1"}, cpu="1", memory="1Gi")
+    same = kserve_embedded.runtime("python:3.11-slim", {"numpy": "1"}, cpu="1", memory="1Gi")
+    other = kserve_embedded.runtime("python:3.11-slim", {"numpy": "2"}, cpu="1", memory="1Gi")
+    assert one == same
+    assert one["metadata"]["name"] != other["metadata"]["name"]
+
+
+@pytest.mark.local
+def test_its_program_serves_a_real_bundle(
+    bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kserve_embedded, "PLACE", str(tmp_path / "ev"))
+    container = kserve_embedded.runtime("python:3.11-slim", versions(), cpu="1", memory="1Gi")["spec"]["containers"][0]
+    port = free_port()
+    command = container["command"][-1].replace("{{.Name}}", SERVICE).replace("/mnt/models", str(bundles["a"]))
+    command = command.replace("--host=0.0.0.0", "--host=127.0.0.1").replace("--port=8080", f"--port={port}")
+    # the packages are installed here already; what is asked for is kept
+    (tmp_path / "bin").mkdir()
+    pip = tmp_path / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    pip.chmod(0o755)
+    # -S and this path: no evctl, ev_ml or ev_serving but the program's own
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment["PYTHONPATH"] += f":{site}"
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(
+        ["sh", "-ec", command], env={**environment, "PATH": path}, cwd=tmp_path, stdout=log, stderr=log
+    )
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and server.poll() is None:
+            try:
+                if call(port, "GET", f"/v2/models/{SERVICE}/ready")[0] == 200:
+                    break
+            except OSError:
+                time.sleep(0.1)
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        from ev_ml.bundle import verify
+
+        manifest = verify(bundles["a"])
+        prove_at(port, SERVICE, bundles["a"], version=manifest.version, digest=manifest.digest)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(20)
+    assert kserve_embedded.KSERVE in (tmp_path / "asked").read_text()
