@@ -156,6 +156,7 @@ def test_hostile_strings_in_every_field_stay_text():
     assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert page.text.count("<script>alert(1)</script>") > 20
+    assert "\u202e" not in html
 
 
 def test_the_page_needs_no_network_and_knows_dark_light_and_print():

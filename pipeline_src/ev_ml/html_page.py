@@ -53,6 +53,14 @@ margin:0;overflow-wrap:anywhere} @media print{:root{color-scheme:light;--bg:#fff
 """
 
 
+UNSEEN = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for code in (*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F,
+                 *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}  # fmt: skip
+"""Control characters: those that turn the direction of text would turn our own words beside a foreign value too."""
+
+
 def page(title: str, body: str) -> str:
     """Return a whole HTML document. `body` is HTML; `title` is text."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
@@ -61,7 +69,7 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    ).translate(UNSEEN)
 
 
 def section(title: str, body: str) -> str:
