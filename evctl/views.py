@@ -78,6 +78,8 @@ def _says(task: TaskStatus) -> str:
         return task.reason if task.reason.startswith("attempt") else many + task.reason
     if task.note:
         return task.note
+    if task.state is TaskState.RUNNING and task.attempts > 1:
+        return f"attempt {task.attempts} of {task.max_attempts}"
     return "always runs" if task.always_runs and task.state is TaskState.PENDING else ""
 
 

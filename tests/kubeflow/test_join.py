@@ -9,7 +9,9 @@ import pytest
 
 from evctl.backends.base import TERMINAL_TASK_STATES, Run, RunState, TaskState
 from evctl.backends.kubeflow.join import METADATA_DOWN, Sources, join
+from evctl.backends.kubeflow.pods import Pod
 from evctl.backends.metadata.values import Execution, RunMetadata
+from evctl.views import task_line
 from tests.kubeflow.recorded import SITUATIONS, situation, timeline
 
 ORDER = "ingest train evaluate register deploy notify"
@@ -180,3 +182,33 @@ def test_a_run_of_which_nothing_is_known_but_the_api_is_shown_by_its_nodes() -> 
 def test_an_empty_answer_is_a_pending_run() -> None:
     run = join(Sources(run={"run_id": "r", "run_details": None, "runtime_config": None}))
     assert run.state is RunState.PENDING and run.tasks == ()
+
+
+@pytest.mark.parametrize("running", ["work-2", None])
+def test_a_task_that_is_tried_again_says_which_attempt_it_is_and_why(running: str | None) -> None:
+    spec = {
+        "root": {"dag": {"tasks": {"work": {
+            "componentRef": {"name": "comp-work"}, "retryPolicy": {"maxRetryCount": 3},
+        }}}},
+        "components": {"comp-work": {"executorLabel": "exec-work"}},
+    }  # fmt: skip
+    executions = (
+        Execution(id=1, task="", state="RUNNING", is_dag=True),
+        Execution(id=2, task="work", state="RUNNING", is_dag=False, parent=1, pod=running),
+    )
+
+    def pod(name: str, phase: str, code: int | None = None) -> Pod:
+        at = datetime(2026, 11, 23, 7, 0, int(name[-1]), tzinfo=UTC)
+        return Pod(name, "ns", "work", False, phase, at, exit_code=code, running=phase == "Running")
+
+    sources = Sources(
+        run={"run_id": "r", "state": "RUNNING", "created_at": "2026-11-23T07:00:00Z"},
+        spec=spec,
+        metadata=RunMetadata(executions),
+        pods=(pod("work-1", "Failed", 1), pod("work-2", "Running")),
+    )
+    (work,) = join(sources).tasks
+    assert (work.state, work.attempts, work.reason) == (TaskState.RUNNING, 2, "attempt 2 of 4: exit code 1")
+    (work,) = join(replace(sources, logs={"work-1": "OSError: reading features"})).tasks
+    assert work.reason == "attempt 2 of 4: OSError: reading features"
+    assert "attempt 2 of 4: OSError" in task_line(work) and task_line(work).count("attempt") == 1

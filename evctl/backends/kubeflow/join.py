@@ -15,7 +15,8 @@ from evctl.backends import spec as specs
 from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskStatus
 from evctl.backends.kubeflow import nodes as argo
 from evctl.backends.kubeflow.pods import Pod
-from evctl.backends.kubeflow.tree import Walk, walk
+from evctl.backends.kubeflow.seen import Walk
+from evctl.backends.kubeflow.tree import walk
 from evctl.backends.kubeflow.verdict import gate_of, model_of
 from evctl.backends.metadata.values import RunMetadata
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from evctl.profile import Profile
 METADATA_PAUSE_S = 10.0
 KUBERNETES_PAUSE_S = 30.0
 """Seconds in which a server that did not answer is not asked again: a watch goes on at its own pace."""
+AGAIN = (TaskState.RUNNING, TaskState.PENDING)
 EVENTS_OF = 5
 """Of how many waiting pods the events are asked for."""
 WORDS_BYTES = 4 << 20
@@ -84,7 +85,7 @@ class Reader:
         pods, warnings = self._pods(run_id, metadata)
         sources = replace(sources, pods=pods, warnings=warnings)
         seen = join(sources)
-        words = self._last_words(run_id, seen, metadata)
+        words = self._last_words(run_id, seen, pods, metadata)
         return join(replace(sources, logs=words)) if words else seen
 
     def metadata(self, run_id: str) -> tuple[RunMetadata | None, bool]:
@@ -141,24 +142,33 @@ class Reader:
             found += answer.get("items") or ()
         return found
 
-    def _last_words(self, run_id: str, run: Run, metadata: RunMetadata | None) -> dict[str, str]:
-        """Return the line that says why, by pod, of the tasks that failed."""
-        failed = [t for t in run.tasks if t.kind == "task" and t.state is TaskState.FAILED and t.pod]
-        for task in failed:
-            if task.pod and task.pod not in self._words:
-                self._words[task.pod] = self._words_of(run_id, task, metadata) or ""
-        return {task.pod: self._words[task.pod] for task in failed if task.pod and self._words[task.pod]}
+    def _last_words(
+        self, run_id: str, run: Run, pods: Sequence[pod_reader.Pod] | None, metadata: RunMetadata | None
+    ) -> dict[str, str]:
+        """Return the line that says why, by pod, of the tasks that failed, and of attempts that did."""
+        failed = {t.pod: t for t in run.tasks if t.kind == "task" and t.state is TaskState.FAILED and t.pod}
+        tried = {t.name: t for t in run.tasks if t.kind == "task" and t.state in AGAIN}
+        for pod in pods or ():
+            task = tried.get(pod.task.replace("-", "_"))
+            if task is not None and pod.phase == "Failed" and not pod.driver:
+                failed[pod.name] = task
+        for name, task in failed.items():
+            if name not in self._words:
+                self._words[name] = self._words_of(run_id, name, task, metadata) or ""
+        return {name: self._words[name] for name in failed if self._words[name]}
 
-    def _words_of(self, run_id: str, task: TaskStatus, metadata: RunMetadata | None) -> str | None:
+    def _words_of(self, run_id: str, pod: str, task: TaskStatus, metadata: RunMetadata | None) -> str | None:
         """Ask the API's archive, which is not always kept, then the log that the launcher stored."""
         with contextlib.suppress(EvctlError):
-            words = pod_reader.last_words(self._tail(f"/apis/v1alpha1/runs/{run_id}/nodes/{task.pod}/log"))
+            words = pod_reader.last_words(self._tail(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"))
             if words:
                 return words
         from evctl.backends.kubeflow.artifacts import log_artifacts
         from evctl.backends.kubeflow.objects import Objects
 
-        stored = log_artifacts(metadata, task.name, task.path) if metadata else ()
+        if metadata is None or task.state is not TaskState.FAILED:
+            return None
+        stored = log_artifacts(metadata, task.name, task.path)
         with contextlib.suppress(EvctlError):
             if stored:
                 return pod_reader.last_words(Objects(self.connection).read(stored[-1][1]).decode(errors="replace"))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from evctl.backends.base import (
     GOOD_TASK_STATES,
-    TERMINAL_RUN_STATES,
     TERMINAL_TASK_STATES,
     RunState,
     TaskState,
     TaskStatus,
 )
-from evctl.backends.kubeflow.nodes import Nodes
 from evctl.backends.kubeflow.pods import Pod
-from evctl.backends.metadata.values import ROOT_TASK, Execution, RunMetadata
+from evctl.backends.kubeflow.seen import Walk
+from evctl.backends.metadata.values import Execution, RunMetadata
 from evctl.backends.spec import Node, gate_words
 
 _DONE = {"COMPLETE": TaskState.SUCCEEDED, "CACHED": TaskState.CACHED, "FAILED": TaskState.FAILED}
@@ -29,51 +25,6 @@ _API = {
     "PENDING": TaskState.PENDING,
     "": TaskState.SKIPPED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """What is known of the run while its tree is walked."""
-
-    state: RunState
-    ended: datetime | None
-    nodes: Nodes
-    metadata: RunMetadata | None
-    pods: tuple[Pod, ...] = ()
-    logs: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    deadline: str | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether the run has not ended."""
-        return self.state not in TERMINAL_RUN_STATES
-
-    def executions(self) -> tuple[Execution, ...]:
-        """Return the executions ML Metadata knows."""
-        return self.metadata.executions if self.metadata else ()
-
-    def root(self) -> Execution | None:
-        """Return the run's outermost DAG."""
-        return next((e for e in self.executions() if e.is_dag and e.task == ROOT_TASK), None)
-
-    def inside(self, parent: Execution | None, key: str) -> Execution | None:
-        """Return the newest execution of a task in a DAG (a retry may have made another)."""
-        if parent is None:
-            return None
-        found = [e for e in self.executions() if e.parent == parent.id and e.task == key and e.iteration is None]
-        return found[-1] if found else None
-
-    def iterations(self, loop: Execution | None) -> list[Execution]:
-        """Return a loop's iterations in order."""
-        if loop is None:
-            return []
-        found = {e.iteration: e for e in self.executions() if e.parent == loop.id and e.iteration is not None}
-        return [found[index] for index in sorted(found, key=lambda i: i or 0)]
-
-    def pods_of(self, key: str, *, driver: bool = False) -> list[Pod]:
-        """Return a task's pods, oldest first."""
-        return [pod for pod in self.pods if pod.task == key and pod.driver == driver]
 
 
 def walk(tree: Sequence[Node] | None, seen: Walk) -> tuple[TaskStatus, ...]:
@@ -139,16 +90,19 @@ def _task(node: Node, execution: Execution | None, seen: Walk, path: tuple[str, 
     if state in (TaskState.PENDING, TaskState.SKIPPED):
         started = None
     cached = state is TaskState.CACHED
+    # in a loop the pods of all iterations have one name
+    own = [] if any(part.isdigit() for part in path) else seen.pods_of(node.key)
+    attempts = _attempts(execution, seen, state, pod, own)
     return TaskStatus(
         name=node.name,
         state=state,
         path=path,
         cached=cached,
-        attempts=_attempts(node, execution, seen, state, pod),
+        attempts=attempts,
         max_attempts=node.max_attempts,
         started_at=started,
         finished_at=finished if started and state in TERMINAL_TASK_STATES else None,
-        reason=_reason(node, state, seen, pod),
+        reason=_reason(node, state, seen, pod) or _again(node, state, seen, own, attempts),
         pod=pod,
         note=note_of(execution, seen.metadata),
         always_runs=node.always_runs,
@@ -202,14 +156,24 @@ def _pod_of(node: Node, execution: Execution | None, seen: Walk) -> str | None:
     return own[-1].name if own else None
 
 
-def _attempts(node: Node, execution: Execution | None, seen: Walk, state: TaskState, pod: str | None) -> int:
+def _attempts(execution: Execution | None, seen: Walk, state: TaskState, pod: str | None, own: Sequence[Pod]) -> int:
     if state in (TaskState.CACHED, TaskState.SKIPPED):
         return 0
     counted = seen.nodes.attempts(pod)
     if counted is not None:
-        return counted
-    pods = len(seen.pods_of(node.key)) if execution is None or not execution.pod else 1
-    return max(pods, 0 if state is TaskState.PENDING else 1)
+        return max(counted, len(own) if seen.live else 0)
+    begun = 1 if execution is not None and execution.pod else 0
+    return max(len(own), begun, 0 if state is TaskState.PENDING else 1)
+
+
+def _again(node: Node, state: TaskState, seen: Walk, own: Sequence[Pod], attempts: int) -> str | None:
+    """Return why a task that goes on is being tried again."""
+    dead = [pod for pod in own if pod.phase == "Failed"]
+    if state not in (TaskState.RUNNING, TaskState.PENDING) or not dead or node.max_attempts == 1:
+        return None
+    last = dead[-1]
+    why = seen.logs.get(last.name) or last.death or (f"exit code {last.exit_code}" if last.exit_code else "failed")
+    return f"attempt {attempts} of {node.max_attempts}: {why}"
 
 
 def _reason(node: Node, state: TaskState, seen: Walk, pod_name: str | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from evctl.backends.base import GOOD_TASK_STATES, Gate, RegisteredModel, TaskState, TaskStatus
-from evctl.backends.kubeflow.tree import Walk
+from evctl.backends.kubeflow.seen import Walk
 from evctl.backends.metadata.values import RunMetadata
 from evctl.backends.spec import Node, gate_sides
 
