@@ -15,8 +15,7 @@ from evctl.profile import Profile
 def engine_checks(profile: Profile) -> tuple[Check, ...]:
     """Return the checks; they share one connection, each part of which is asked once."""
     site = Site(profile)
-    runs, served = Site.runs_namespace, serving.serving_namespace
-    may = cluster.may
+    runs, may = Site.runs_namespace, cluster.may
     return (
         check("dns", network.dns, site, "look at the resolver: getent hosts NAME"),
         check("tcp", network.tcp, site, "is there a firewall, or a VPN to join?"),
@@ -32,7 +31,7 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("right: logs", may("logs", runs, cluster.LOGS, "`evctl logs -f`"), site),
         check("right: secrets", may("secrets", runs, cluster.SECRETS, "`evctl secrets`"), site),
         check("right: forward", cluster.forwarding, site),
-        check("right: serving", may("serving", served, serving.SERVING, "`evctl promote`"), site),
+        check("right: serving", serving.promoting, site),
         check("secrets on the cluster", cluster.secrets, site),
         check("service account", cluster.service_account, site),
         Check("image", partial(cluster.image, profile)),

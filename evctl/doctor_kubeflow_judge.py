@@ -168,10 +168,13 @@ def provider_session(config_map: Mapping[str, Any], provider: str, bucket: str) 
     }
 
 
-def default_mode(config_map: Mapping[str, Any]) -> Literal["Standard", "Knative"]:
-    """Return the deployment mode that KServe's ConfigMap `inferenceservice-config` makes the default."""
+def default_mode(config_map: Mapping[str, Any]) -> Literal["Standard", "Knative"] | None:
+    """Return the deployment mode that KServe's ConfigMap `inferenceservice-config` makes the default; None: it says none."""
     deploy = _yaml((config_map.get("data") or {}).get("deploy"))
-    return "Standard" if deploy.get("defaultDeploymentMode") in ("Standard", "RawDeployment") else "Knative"
+    mode = deploy.get("defaultDeploymentMode")
+    if not mode:
+        return None
+    return "Standard" if mode in ("Standard", "RawDeployment") else "Knative"
 
 
 def image_tag(deployment: Mapping[str, Any]) -> str | None:

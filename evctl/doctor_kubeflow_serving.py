@@ -8,29 +8,30 @@ import secrets
 from typing import Any
 
 from evctl.doctor import Finding, failed, passed, warned
+from evctl.doctor_kubeflow_cluster import asked
 from evctl.doctor_kubeflow_judge import default_mode, image_tag, provider_session, rights
 from evctl.doctor_kubeflow_site import Site
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
+from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
 
 GROUP = "/apis/serving.kserve.io"
 CONTROLLER, CONFIG = "kserve-controller-manager", "inferenceservice-config"
 OLDEST = (0, 15)
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 """Where KFP keeps artifacts unless `kfp-launcher` or the profile says otherwise."""
-SERVING = (
-    *rights("get list create patch", "inferenceservices", "serving.kserve.io"),
-    *rights("get create patch", "servingruntimes", "serving.kserve.io"),
-    *rights("get list", "deployments", "apps"),
-    *rights("list", "pods"),
-    *rights("get create patch", "configmaps"),
-    *rights("get create update", "leases", "coordination.k8s.io"),
-)
 
 
 def serving_namespace(site: Site) -> str:
     """Return where the service is."""
     return site.profile.serving.namespace or site.profile.namespace
+
+
+def promoting(site: Site) -> Finding:
+    """May we promote?"""
+    listed = RIGHTS + (KNATIVE_RIGHTS if _mode(site.cluster(), site)[0] == "Knative" else ())
+    wanted = [right for group, resource, verbs in listed for right in rights(" ".join(verbs), resource, group)]
+    return asked(site, "serving", serving_namespace(site), wanted, "`evctl promote`")
 
 
 def kserve(site: Site) -> Finding:
@@ -53,27 +54,12 @@ def kserve(site: Site) -> Finding:
 
 def mode(site: Site) -> Finding:
     """Does KServe deploy as the profile expects?"""
-    api, wanted = site.cluster(), site.profile.serving.mode
+    api = site.cluster()
     _exists(api)
-    _, space = _controller(api, site)
-    try:
-        found = default_mode(api.get(f"/api/v1/namespaces/{space}/configmaps/{CONFIG}"))
-    except (NotFoundError, NotAllowedError):
-        if wanted == "auto":
-            return warned(
-                f"{CONFIG} in {space} cannot be read", "set serving: {mode: Standard} (or Knative) in the profile"
-            )
-        found = wanted
-    chosen = found if wanted == "auto" else wanted
-    if chosen == "Knative":
-        try:
-            api.get("/apis/serving.knative.dev/v1")
-        except NotFoundError:
-            return _worse(
-                site,
-                "the mode is Knative, and Knative is not installed",
-                "set serving: {mode: Standard} in the profile",
-            )
+    chosen, found, knative = _mode(api, site)
+    if chosen == "Knative" and not knative:
+        fix = "set serving: {mode: Standard} in the profile"
+        return _worse(site, "the mode is Knative, and Knative is not installed", fix)
     if chosen != found:
         return warned(f"KServe deploys in mode {found}, the profile says {chosen}", "set serving: {mode: auto}")
     return passed(f"{chosen}: canary is possible" if chosen == "Knative" else chosen)
@@ -158,6 +144,25 @@ def _controller(api: KubeApi, site: Site) -> tuple[dict[str, Any] | None, str]:
         with contextlib.suppress(NotFoundError, NotAllowedError):
             return api.get(f"/apis/apps/v1/namespaces/{space}/deployments/{CONTROLLER}"), space
     return None, "kserve"
+
+
+def _mode(api: KubeApi, site: Site) -> tuple[str, str, bool]:
+    """Return the mode a service would have, KServe's own, and whether Knative is there; as `promote` decides it."""
+    wanted = site.profile.serving.mode
+    knative, (_, space) = _serves_knative(api), _controller(api, site)
+    default: str | None = None
+    with contextlib.suppress(NotFoundError, NotAllowedError):
+        default = default_mode(api.get(f"/api/v1/namespaces/{space}/configmaps/{CONFIG}"))
+    found = default or ("Knative" if knative else "Standard")
+    return (found if wanted == "auto" else wanted), found, knative
+
+
+def _serves_knative(api: KubeApi) -> bool:
+    try:
+        api.get("/apis/serving.knative.dev/v1")
+    except (NotFoundError, NotAllowedError):
+        return False
+    return True
 
 
 def _exists(api: KubeApi) -> None:
