@@ -23,6 +23,8 @@ from types import FunctionType
 from typing import Any
 
 OURS = ("ev_ml", "ev_serving", "evctl")
+STAYS = frozenset({"evctl.rollout.serving.local"})
+"""What no pod runs: the service on one machine."""
 LIMIT = 80_000
 """Bytes of an archive: the program is one argument of `sh -c`, and 98,000 fail with E2BIG (kubeflow-facts 21)."""
 PACKAGES = (
@@ -87,7 +89,7 @@ def modules_of(source: str) -> dict[str, bytes]:
         name, deep = waiting.pop()
         file = _file(name)
         key = name.replace(".", "/") + ("/__init__.py" if file and file.name == "__init__.py" else ".py")
-        if file is None or (key, True) in seen or (key, deep) in seen:
+        if file is None or name in STAYS or (key, True) in seen or (key, deep) in seen:
             continue
         seen.add((key, deep))
         found[key] = file.read_bytes()

@@ -99,6 +99,12 @@ def test_an_embedded_step_carries_no_module_of_another_step(dev: CompiledPipelin
     assert "ev_ml/simulate.py" not in carried(dev, "train_fault_classifier")
 
 
+def test_a_deploy_step_carries_the_predictors_source_and_no_local_service(dev: CompiledPipeline) -> None:
+    files = carried(dev, "deploy_model_kserve")
+    assert {"ev_serving/__main__.py", "evctl/rollout/serving/kserve.py", "evctl/kube.py"} <= files.keys()
+    assert not {"evctl/rollout/serving/local.py", "evctl/rollout/serving/front.py"} & files.keys()
+
+
 def test_modules_reached_only_from_inside_a_function_are_carried(dev: CompiledPipeline) -> None:
     assert "evctl/backends/metadata/client.py" in carried(dev, "notify_pipeline_status")
     assert "ev_ml/bundle.py" in carried(dev, "register_fault_model")
