@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from evctl.backends.local.folder import RunFolder
 from evctl.backends.local.kfp_local import Tracker
 from evctl.backends.local.recorder import Recorder
 from evctl.backends.local.steps import Step
+from evctl.backends.local.worker import to_go_on_with
 from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError, UsageError
 from evctl.index import IndexEntry, RunIndex
 from evctl.secrets_local import LocalSecrets
@@ -345,3 +347,11 @@ def test_an_upload_is_named_by_content_and_one_that_cannot_be_kept_is_told(engin
     (engine.backend.home / "uploads").write_text("in the way")
     with pytest.raises(UnavailableError, match="cannot be written"):
         engine.backend.upload(package, "f" * 64, description="", set_default=False)
+
+
+def test_a_retry_starts_from_what_succeeded_and_nothing_else(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    tasks = {"a": {"state": "SUCCEEDED", "outputs": {}}, "b": {"state": "CANCELED"}, "c": {"state": "FAILED"}}
+    folder.record_file.write_text(json.dumps({"run_id": "r", "state": "CANCELED", "tasks": tasks, "warnings": ["w"]}))
+    # what a task was in an earlier life would judge this one
+    assert to_go_on_with(folder) == {"run_id": "r", "state": "CANCELED", "tasks": {"a": tasks["a"]}}

@@ -37,7 +37,7 @@ POLL_S = 0.1
 def main(folder: RunFolder) -> None:
     """Run the pipeline of a run folder to its end."""
     request = folder.request()
-    recorder = Recorder(folder, _document(folder, request))
+    recorder = Recorder(folder, to_go_on_with(folder))
     home = folder.path.parent.parent
     try:
         recorder.begin_run()
@@ -123,16 +123,12 @@ def _said(error: BaseException, folder: RunFolder) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _document(folder: RunFolder, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record to go on with: the earlier one on a retry."""
-    if folder.record_file.exists():
-        document = folder.record()
-        for entry in document["tasks"].values():
-            if entry.get("state") not in GOOD:
-                entry["ends"] = 0
-        return document
-    kept = ("run_id", "name", "env", "parameters", "created_at")
-    return {**{key: request[key] for key in kept}, "state": "PENDING", "tasks": {}, "model": None}
+def to_go_on_with(folder: RunFolder) -> dict[str, Any]:
+    """Return the record a worker starts from: of an earlier worker's only what succeeded is still so."""
+    document = folder.record()
+    document["tasks"] = {name: entry for name, entry in document["tasks"].items() if entry.get("state") in GOOD}
+    document.pop("warnings", None)
+    return document
 
 
 def _run(folder: RunFolder, request: Mapping[str, Any], tracker: Tracker, home: Path) -> None:
