@@ -6,7 +6,7 @@ from evctl.backends import get_backend
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.compiler import compile_profile
-from evctl.errors import UnavailableError
+from evctl.errors import EvctlError
 from evctl.output import columns, emit, say
 from evctl.plan import Plan, plan_of
 
@@ -18,7 +18,7 @@ def plan(env: Env = None, output: Output = Format.table, quiet: Quiet = False, d
     result = plan_of(compiled, profile)
     try:
         latest = get_backend(profile).latest_version()
-    except UnavailableError as error:
+    except EvctlError as error:
         # a plan must not need a cluster
         say(f"not compared with the last upload: {error.message}")
         latest = None

@@ -437,3 +437,30 @@ def test_a_folder_that_cannot_be_written_hides_no_run_that_was_started(
     monkeypatch.setenv("EVCTL_HOME", str(tmp_path / "file" / "state"))
     code, out, err = evctl("run", "--env", "dev", "--data-version", "v1", "--detach", "-q")
     assert (code, list(dev.world.runs)) == (0, [out.strip()]), err
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_plan_needs_no_server_and_says_that_it_was_not_compared(status: int, dev: Kubeflow, evctl: Evctl) -> None:
+    dev.profile(poll_s=0.05, kubeflow={"deadline_s": 0.2})
+    dev.api.faults.append(lambda handler, method, path: handler.reply(status, {"message": "no"}) or True)
+    code, out, err = evctl("plan", "--env", "dev", "-o", "json")
+    assert code == 0 and json.loads(out)["last_upload"] is None
+    assert "not compared with the last upload" in err
+
+
+def test_many_uploads_of_one_content_at_a_time_are_one_version(dev: Kubeflow) -> None:
+    wanted = request(dev)
+    backends = [dev.backend(poll_s=0.05) for _ in range(6)]
+    backends[0].connection.kfp_client()  # its imports are no race of ours
+    found: list[Any] = []
+
+    def upload(backend: Any) -> None:
+        found.append(backend.upload(wanted.package, wanted.package_digest, description="d", set_default=False))
+
+    threads = [threading.Thread(target=upload, args=(backend,)) for backend in backends]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(found) == 6 and len(dev.world.versions) == 1 and len(dev.world.pipelines) == 1
+    assert sum(not each.unchanged for each in found) == 1

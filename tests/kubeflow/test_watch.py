@@ -6,8 +6,11 @@ import itertools
 import json
 import random
 import re
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -80,8 +83,8 @@ def test_a_watch_goes_on_through_a_bad_line(fault: str, dev: Kubeflow, evctl: Ev
     assert len(re.findall("✓ train_fault_classifier", err)) == 1
 
 
-def test_a_login_that_runs_out_in_mid_watch_is_renewed_and_never_shown(
-    dev: Kubeflow, evctl: Evctl, tmp_path: Path
+def test_a_login_that_runs_out_in_mid_watch_is_renewed_never_shown_and_never_kept(
+    dev: Kubeflow, evctl: Evctl, tmp_path: Path, stranger: Path
 ) -> None:
     token = tmp_path / "token"
     token.write_text("SECRET-old\n")
@@ -105,6 +108,8 @@ def test_a_login_that_runs_out_in_mid_watch_is_renewed_and_never_shown(
     assert code == 0, err
     assert good == ["SECRET-new"]
     assert "SECRET" not in out + err
+    kept = [file for file in stranger.rglob("*") if file.is_file()]
+    assert kept and not any(b"SECRET" in file.read_bytes() for file in kept)
 
 
 def test_a_login_that_cannot_be_renewed_is_exit_four_and_the_run_is_left_alone(
@@ -215,3 +220,21 @@ def test_the_fake_store_can_go_and_come_back_on_its_port(dev: Kubeflow) -> None:
     assert any("ML Metadata" in warning for warning in backend.get(run_id).warnings)
     with MlmdServer(dev.world.metadata, lambda: list(dev.world.runs), port=port):
         until(lambda: backend.get(run_id).model is not None, 15)
+
+
+def test_ctrl_c_leaves_the_run_going_and_says_how_to_find_it_again(dev: Kubeflow) -> None:
+    dev.world.plan = replace(QUICK, slow={"train-fault-classifier": 60.0})
+    dev.profile(accuracy_threshold=0.85)
+    command = [sys.executable, "-m", "evctl", "run", "--env", "dev", "--data-version", "v1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None and child.stdout is not None
+        for line in child.stderr:
+            if "ingest_battery_data" in line:
+                break
+        child.send_signal(signal.SIGINT)
+        rest, out = child.stderr.read(), child.stdout.read()
+    (run_id,) = dev.world.runs
+    assert child.returncode == 130
+    assert f"run {run_id[:8]} goes on" in rest and f"evctl status {run_id[:8]}" in rest and out == ""
+    assert "Traceback" not in rest
+    assert dev.world.run(run_id).shown()["state"] == "RUNNING"
