@@ -279,7 +279,8 @@ def own_profile(env: str, source: Path) -> dict[str, Any]:
     profile["store"]["uri"] = profile["store"]["uri"].rstrip("/") + "/e2e"
     serving = profile.setdefault("serving", {})
     # the account that `secrets apply --store` gave the store's secret to
-    serving.setdefault("service_account", serving.get("name", "ev-battery-fault-classifier"))
+    if profile["store"].get("secret"):
+        serving.setdefault("service_account", serving.get("name", "ev-battery-fault-classifier"))
     serving["name"] = f"{serving.get('name', 'ev-battery-fault-classifier')}-e2e"
     serving["max_recall_drop"] = 1.0
     profile |= {"deploy": "manual", "confirm": False, "accuracy_threshold": 0.5, "gates": {}}
