@@ -10,7 +10,7 @@ from evctl import lifecycle
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.documents import run_document
-from evctl.output import emit
+from evctl.output import emit, say
 from evctl.views import run_lines
 
 
@@ -24,6 +24,8 @@ def cancel(
     """End a run; its notification still runs."""
     found = resolve.run(run, env)
     local = found.profile.backend == "local"
+    if not local:
+        say(f"ending run {found.run_id[:8]}; its exit handler still runs, which takes its pods a while")
     ended = lifecycle.cancel_and_wait(
         found.backend,
         found.run_id,

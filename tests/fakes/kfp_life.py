@@ -63,10 +63,11 @@ class Recorded:
         return Moment(maybe("run.json", {}), maybe("mlmd.json", None), maybe("pods.json", []), events)
 
     def terminated(self, seconds: float) -> Life:
-        return self
+        after = {"image_pull_error": "terminated_image_pull", "missing_secret": "terminated_missing_secret"}
+        return Recorded(after.get(self.name, self.name))
 
     def retried(self, seconds: float) -> Life:
-        return self
+        return Recorded({"task_failed": "retry_after_failure"}.get(self.name, self.name))
 
 
 @dataclass(frozen=True)

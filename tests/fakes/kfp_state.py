@@ -18,6 +18,7 @@ import yaml
 
 from tests.fakes.kfp_life import NEVER, Life, Moment, Plan, Played, Recorded, load, stamp
 
+CHANGING = ("state", "finished_at", "state_history", "run_details")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "NUMBER_DOUBLE": ((int, float), "requires type double or integer, but the parameter value is not of number value type"),
@@ -66,7 +67,7 @@ class FakeRun:
 
     def shown(self) -> dict[str, Any]:
         own = {key: value for key, value in self.document.items() if key != "life"}
-        changed = {k: v for k, v in self.moment().run.items() if k not in own or k in ("state", "finished_at")}
+        changed = {k: v for k, v in self.moment().run.items() if k not in own or k in CHANGING}
         return {**own, **changed}
 
     @property

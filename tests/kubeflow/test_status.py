@@ -220,3 +220,26 @@ def test_a_cancel_from_another_terminal_is_seen_by_a_watch_at_the_end(kubeflow: 
     RunIndex().add(IndexEntry(run_id, "dev", "kubeflow", "n", 1.0))
     RunIndex().mark_cancel_requested(run_id)
     assert backend.get(run_id).state == "CANCELED"
+
+
+@pytest.mark.parametrize("name", ["image_pull_error", "missing_secret"])
+def test_a_run_that_cannot_start_is_cancelled_and_what_it_leaves_behind_is_named(
+    name: str, kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    run_id = put(kubeflow, name)
+    code, out, err = evctl("cancel", run_id, "--env", "dev", "-o", "json")
+    document = json.loads(out)
+    assert code == 0, err
+    assert document["state"] == "CANCELED"
+    left = [pod for pod in kubeflow.world.run(run_id).moment().pods if pod["status"]["phase"] == "Pending"]
+    told = [warning for warning in document["warnings"] if "left behind" in warning]
+    assert bool(left) == (name == "image_pull_error")
+    assert [pod["metadata"]["name"] in warning for pod, warning in zip(left, told, strict=True)] == [True] * len(left)
+    assert evctl("status", run_id, "--env", "dev", "-o", "json")[0] == 1
+
+
+def test_a_recorded_failure_is_retried_and_its_second_life_is_told(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "task_failed")
+    code, out, err = evctl("retry", run_id, "--env", "dev", "-o", "json")
+    assert code == 1, err  # it failed again, as recorded
+    assert json.loads(out)["state"] == "FAILED"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ class KubeflowBackend:
         self._reader = Reader(connection, self.api, profile.name, *places)
         self._asked_to_end: dict[str, bool] = {}
         self._told: dict[str, tuple[str, bool]] = {}
+        self._ended_here: set[str] = set()
 
     def submit(self, request: RunRequest) -> str:
         """Start a run, from the uploaded version or, without the cache, from a spec with caching off everywhere."""
@@ -78,6 +80,8 @@ class KubeflowBackend:
             # another evctl of this machine asked meanwhile
             self._asked_to_end[run_id] = True
             run = self._reader.run(run_id, cancel_requested=True)
+        if run.state is RunState.CANCELED and run_id in self._ended_here:
+            run = replace(run, warnings=(*run.warnings, *self._reader.leftovers(run_id)))
         now = (run.state.value, run.model is not None)
         if run.finished and self._told.get(run_id) != now:
             self._told[run_id] = now
@@ -158,6 +162,7 @@ class KubeflowBackend:
             with contextlib.suppress(UnavailableError):
                 self._forget(run_id)
             raise
+        self._ended_here.add(run_id)
 
     def retry(self, run_id: str) -> None:
         """Give a failed run another life under its id, and see it move."""

@@ -98,6 +98,15 @@ class Reader:
             self._quiet_until = time.monotonic() + METADATA_PAUSE_S
             return None, True
 
+    def leftovers(self, run_id: str) -> tuple[str, ...]:
+        """Return what a terminated run has left behind: a pod that could not start goes on trying (kubeflow-facts 7)."""
+        pods, _ = self._pods(run_id, None)
+        return tuple(
+            f"pod {pod.name} is left behind and goes on trying to start: kubectl -n {pod.namespace} delete pod {pod.name}"
+            for pod in pods or ()
+            if pod.phase == "Pending"
+        )
+
     def _pods(
         self, run_id: str, metadata: RunMetadata | None
     ) -> tuple[tuple[pod_reader.Pod, ...] | None, tuple[str, ...]]:
