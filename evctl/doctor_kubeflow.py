@@ -32,6 +32,7 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("right: secrets", may("secrets", runs, cluster.SECRETS, "`evctl secrets`"), site),
         check("right: forward", cluster.forwarding, site),
         check("right: serving", serving.promoting, site),
+        check("right: deploy step", serving.deploying, site),
         check("secrets on the cluster", cluster.secrets, site),
         check("service account", cluster.service_account, site),
         Check("image", partial(cluster.image, profile)),

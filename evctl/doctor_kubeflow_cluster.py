@@ -129,11 +129,15 @@ def _secrets_fix(site: Site, first: str) -> str:
     return f"evctl secrets apply --env {site.env} {name or '--store'} -f FILE"
 
 
+def account(site: Site) -> str:
+    """Return the service account of runs: the profile's, else KFP's own."""
+    return site.profile.kubeflow.service_account or ("default-editor" if site.multi_user() else "pipeline-runner")
+
+
 def service_account(site: Site) -> Finding:
     """Does the runs' service account exist?"""
     api, where = site.cluster(), site.runs_namespace()
-    named = site.profile.kubeflow.service_account
-    name = named or ("default-editor" if site.multi_user() else "pipeline-runner")
+    named, name = site.profile.kubeflow.service_account, account(site)
     try:
         api.get(f"/api/v1/namespaces/{where}/serviceaccounts/{name}")
     except NotFoundError:

@@ -8,9 +8,9 @@ import secrets
 from typing import Any
 
 from evctl.doctor import Finding, failed, passed, warned
-from evctl.doctor_kubeflow_cluster import asked
-from evctl.doctor_kubeflow_judge import default_mode, image_tag, provider_session, rights
-from evctl.doctor_kubeflow_site import Site
+from evctl.doctor_kubeflow_cluster import account, asked
+from evctl.doctor_kubeflow_judge import Right, default_mode, grant, image_tag, provider_session, rights
+from evctl.doctor_kubeflow_site import Site, side_by_side
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
@@ -29,9 +29,49 @@ def serving_namespace(site: Site) -> str:
 
 def promoting(site: Site) -> Finding:
     """May we promote?"""
+    return asked(site, "serving", serving_namespace(site), _needed(site), "`evctl promote`")
+
+
+def deploying(site: Site) -> Finding:
+    """May the pipeline's deploy step promote, as the account that its pod runs as?"""
+    if site.profile.deploy != "auto":
+        return passed("not needed: deploy is manual")
+    api, space, wanted = site.cluster(), serving_namespace(site), _needed(site)
+    home, name = site.runs_namespace(), account(site)
+    user = f"system:serviceaccount:{home}:{name}"
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{home}", "system:authenticated"]
+
+    def allowed(right: Right) -> bool:
+        kind, _, sub = right.resource.partition("/")
+        attributes = {
+            "verb": right.verb, "group": right.group, "resource": kind, "subresource": sub, "namespace": space,
+        }  # fmt: skip
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "LocalSubjectAccessReview",
+            "metadata": {"namespace": space},
+            "spec": {"user": user, "groups": groups, "resourceAttributes": {k: v for k, v in attributes.items() if v}},
+        }
+        path = f"/apis/authorization.k8s.io/v1/namespaces/{space}/localsubjectaccessreviews"
+        return bool((api.create(path, body).get("status") or {}).get("allowed"))
+
+    try:
+        answers = side_by_side(allowed, wanted)
+    except NotAllowedError:
+        return warned(
+            f"what {home}/{name} may do in {space} may not be asked from here",
+            f"kubectl auth can-i patch isvc -n {space} --as={user}, as an administrator",
+        )
+    missing = [right for right, yes in zip(wanted, answers, strict=True) if not yes]
+    if not missing:
+        return passed(f"{home}/{name} has {len(wanted)} right(s) in {space}")
+    said = f"deploy_model_kserve will fail: {home}/{name} may not in {space}: {', '.join(map(str, missing))}"
+    return failed(said, grant("deploy", space, missing, user))
+
+
+def _needed(site: Site) -> list[Right]:
     listed = RIGHTS + (KNATIVE_RIGHTS if _mode(site.cluster(), site)[0] == "Knative" else ())
-    wanted = [right for group, resource, verbs in listed for right in rights(" ".join(verbs), resource, group)]
-    return asked(site, "serving", serving_namespace(site), wanted, "`evctl promote`")
+    return [right for group, resource, verbs in listed for right in rights(" ".join(verbs), resource, group)]
 
 
 def kserve(site: Site) -> Finding:

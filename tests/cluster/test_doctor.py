@@ -143,6 +143,31 @@ def granted(fix: str) -> list[dict[str, list[str]]]:
     return rules
 
 
+def test_the_deploy_steps_own_account_is_asked_for_and_granting_what_is_missing_is_enough(place: Place) -> None:
+    assert place.one("right: deploy step").message == "not needed: deploy is manual"
+    auto = {"deploy": "auto", "serving": {"mode": "Standard"}}
+    found = place.one("right: deploy step", **auto)
+    assert found.status == "fail"
+    assert f"{place.namespace}/default-editor may not in {place.namespace}: get inferenceservices" in found.message
+    assert str(found.fix).endswith(f"--serviceaccount={place.namespace}:default-editor")
+    base = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{place.namespace}"
+    place.admin.create(f"{base}/roles", {"metadata": {"name": "all"}, "rules": granted(str(found.fix))})
+    subject = {"kind": "ServiceAccount", "name": "default-editor", "namespace": place.namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "all"}
+    binding = {"metadata": {"name": "all"}, "roleRef": role, "subjects": [subject]}
+    place.admin.create(f"{base}/rolebindings", binding)
+    assert place.one("right: deploy step", **auto).status == "pass"
+
+
+def test_who_may_not_ask_for_another_account_is_told_so(
+    place: Place, operator: Callable[[list[dict[str, list[str]]]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(operator([])))
+    found = place.one("right: deploy step", deploy="auto", serving={"mode": "Standard"})
+    assert found.status == "warn"
+    assert "kubectl auth can-i" in str(found.fix)
+
+
 def test_forwarding_needs_rights_only_without_hosts_and_is_a_failure_then(
     place: Place, operator: Callable[[list[dict[str, list[str]]]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
