@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -141,26 +143,53 @@ def until(good: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("situation", ["life_of_a_run", "cancelled_in_training"])
-def test_a_recorded_whole_life_is_told_a_line_a_change(situation: str, dev: Kubeflow, evctl: Evctl) -> None:
-    # what was submitted is ours; what the server then tells is the recorded pipeline's run
+@pytest.fixture
+def recorded_lives(dev: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What is submitted is ours; what the server then tells of it is the recorded pipeline's life, 60 times as fast."""
     world = dev.world
     world.recorded("terminated")
-    world.lives.append(lambda *_: Timeline(situation, speed=60))
-    version = {"pipeline_id": "cf4d8922-63f7-4c67-9646-a323e671572a",
-               "pipeline_version_id": "1adaae7e-987c-4fe1-ac9e-9d17bff3049d"}  # fmt: skip
-    run_id = world.create_run({"display_name": "live", "pipeline_version_reference": version})["run_id"]
-    if situation == "cancelled_in_training":
-        until(lambda: world.run(run_id).age() * 60 > 76)
-        assert evctl("cancel", run_id, "--env", "dev")[0] == 0
-        code, out, err = evctl("status", run_id, "--watch", "--env", "dev", "-o", "json")
-        assert (code, json.loads(out)["state"]) == (1, "CANCELED")
-        return
-    code, out, err = evctl("status", run_id, "--watch", "--env", "dev", "-o", "json")
-    assert code == 0
-    assert set(tree(json.loads(out)).values()) == {"SUCCEEDED"}
-    for task in ("ingest", "train", "evaluate", "register", "deploy", "notify"):
+    reference = world.runs.popitem()[1].document["pipeline_version_reference"]
+    create = world.create_run
+
+    def created(body: Any) -> dict[str, Any]:
+        made = create(body)
+        world.run(made["run_id"]).document["pipeline_version_reference"] = reference
+        return made
+
+    monkeypatch.setattr(world, "create_run", created)
+    return lambda name: world.lives.append(lambda *_: Timeline(name, speed=60))
+
+
+def test_a_recorded_whole_life_is_followed_by_run_a_line_a_change(
+    dev: Kubeflow, evctl: Evctl, recorded_lives: Callable[[str], None]
+) -> None:
+    recorded_lives("life_of_a_run")
+    code, out, err = evctl("run", "--env", "dev", "--data-version", "v1", "-o", "json")
+    document = json.loads(out)
+    assert code == 0, err
+    assert list(tree(document)) == ["ingest", "train", "evaluate", "register", "deploy", "notify"]
+    assert set(tree(document).values()) == {"SUCCEEDED"} and document["gate"]["decision"] == "passed"
+    for task in tree(document):
         assert sum(f"✓ {task}" in line for line in err.splitlines()) == 1
+    assert err.index("↻ train") < err.index("✓ train")
+
+
+def test_a_recorded_life_that_is_cancelled_from_elsewhere_ends_run_with_one(
+    dev: Kubeflow, evctl: Evctl, recorded_lives: Callable[[str], None]
+) -> None:
+    recorded_lives("cancelled_in_training")
+    command = [sys.executable, "-m", "evctl", "run", "--env", "dev", "--data-version", "v1", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        until(lambda: bool(dev.world.runs), 60)
+        (run_id,) = dev.world.runs
+        until(lambda: dev.world.run(run_id).age() * 60 > 76)
+        assert evctl("cancel", run_id)[0] == 0
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 1 and "cancelled" in err
+    assert tree(json.loads(out)) == {
+        "ingest": "SUCCEEDED", "train": "CANCELED", "evaluate": "SKIPPED",
+        "register": "SKIPPED", "deploy": "SKIPPED", "notify": "SUCCEEDED",
+    }  # fmt: skip
 
 
 def test_a_submission_whose_answer_was_lost_is_found_and_not_doubled(dev: Kubeflow, evctl: Evctl) -> None:
