@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evctl.errors import FailedError
-from evctl.rollout.promotion import rollback
+from evctl.rollout.promotion import deploy, rollback
 from tests.cluster.stage import CREATE, GOOD, Stage
 
 BACK = "6_rollback_after_corrupt"
@@ -120,3 +120,30 @@ def test_a_first_model_that_fails_leaves_no_service_behind(stage: Stage) -> None
     with pytest.raises(FailedError, match="nothing served before"):
         stage.promote("b")
     assert stage.world().read().state == "absent"
+
+
+def test_the_pipelines_deploy_step_is_the_same_promotion(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    monkeypatch.setenv("KUBECONFIG", str(stage.kubeconfig))
+    service = {**stage.target.settings, "store": dict(stage.target.store)}
+    done = deploy(service, stage.models["a"].uri, "run-9", "pipeline prod")
+    assert (done["changed"], done["model"]) == (True, stage.models["a"].version)
+    assert "golden rows answered as recorded" in capsys.readouterr().out
+    release = stage.world().ledger().read()[0].live
+    assert release
+    assert (release.run_id, release.by) == ("run-9", "pipeline prod")
+
+
+def test_an_embedded_profiles_predictor_brings_its_source_in_its_runtime(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote_in(stage.world(image=None, stock_image="python:3.11-slim"), "a")
+    name = stage.service()["spec"]["predictor"]["model"]["runtime"]
+    base = f"/apis/serving.kserve.io/v1alpha1/namespaces/{stage.target.namespace}/servingruntimes"
+    container = stage.api().get(f"{base}/{name}")["spec"]["containers"][0]
+    assert container["image"] == "python:3.11-slim"
+    assert "kserve==" in container["command"][-1]
+    assert any("installs its packages at each start" in line for line in stage.told)

@@ -62,7 +62,7 @@ def seen_in(frame: Object, uri: str) -> Observed:
                 initContainerStatuses=each["init"], containerStatuses=each["containers"],
             )
         )  # fmt: skip
-    return Observed(service(uri, frame["inferenceservice"]["status"]), pods, made, since=frame["t"])
+    return Observed(service(uri, frame["inferenceservice"]["status"]), pods, made[0], since=frame["t"])
 
 
 def verdicts(name: str) -> list[tuple[float, Verdict]]:
@@ -102,7 +102,7 @@ def test_the_reason_names_the_container_and_whose_log_has_the_last_word() -> Non
 def judged(*pods: Object, **observed: Any) -> Verdict:
     uri = "s3://m/2/"
     rolling = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 1}
-    given: dict[str, Any] = {"deployments": [deployment(uri, rolling)], "since": 8.0, **observed}
+    given: dict[str, Any] = {"deployment": deployment(uri, rolling), "since": 8.0, **observed}
     return judge(Wanted(NAME, uri, "2", "Standard"), Observed(service(uri), pods, **given))
 
 
@@ -162,10 +162,10 @@ def test_an_old_pod_that_still_serves_is_waited_for() -> None:
     done = {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
     ready = [{"type": "Ready", "status": "True"}]
     both = (pod(uri, conditions=ready), pod("s3://m/1/", name="old", conditions=ready))
-    given = {"deployments": [deployment(uri, done)]}
+    given = {"deployment": deployment(uri, done)}
     assert judged(*both, **given).state == "waiting"
     assert judged(both[0], pod("s3://m/1/", name="old", going=True), **given).state == "rolled_out"
-    stale = {"deployments": [deployment(uri, {**done, "observedGeneration": 1})]}
+    stale = {"deployment": deployment(uri, {**done, "observedGeneration": 1})}
     assert judged(both[0], **stale).state == "waiting", "the status is the previous template's"
 
 
@@ -174,13 +174,13 @@ def test_another_revision_of_the_same_model_is_not_this_one() -> None:
     done = {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
     older = deployment(uri, done)
     older["spec"]["template"]["metadata"]["annotations"]["evctl/revision"] = "1"
-    assert judged(deployments=[older]).told == "KServe has not taken the change up yet"
+    assert judged(deployment=older).told == "KServe has not taken the change up yet"
 
 
 def test_a_deployment_that_can_make_no_pods_fails_with_its_own_words() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota exceeded"}
     made = deployment("s3://m/2/", {"observedGeneration": 2, "conditions": [condition]})
-    assert judged(deployments=[made]).told == "FailedCreate: quota exceeded"
+    assert judged(deployment=made).told == "FailedCreate: quota exceeded"
 
 
 def test_an_invalid_spec_counts_once_it_cannot_be_the_previous_ones() -> None:

@@ -15,7 +15,7 @@ from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_embedded
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving.base import ProofError, Serving
-from evctl.rollout.serving.kserve_golden import Golden, direct, proxied, reachable
+from evctl.rollout.serving.kserve_golden import Golden, NobodyThere, direct, proxied, reachable
 from evctl.rollout.serving.kserve_objects import ServiceObjects
 from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge
 from evctl.rollout.target import ServiceTarget
@@ -263,8 +263,13 @@ class ClusterWorld:
         url = (((seen.service or {}).get("status") or {}).get("address") or {}).get("url")
         # the address of a service with a canary leads to both models
         if reachable(url) and (seen.knative is None or spec.share(seen.service or {}) == 100):
-            send = direct(str(url))
-        elif seen.knative is None:
+            try:
+                golden.ask(name, direct(str(url)))
+                return
+            except NobodyThere:
+                if seen.knative is not None:
+                    raise
+        if seen.knative is None:
             send = proxied(self._api, f"{base}/services/{name}-predictor:80")
         else:
             created = (seen.knative.get("status") or {}).get("latestCreatedRevisionName")

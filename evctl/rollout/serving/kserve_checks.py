@@ -16,7 +16,7 @@ from evctl.rollout.target import ServiceTarget
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("serving.kserve.io", "inferenceservices", ("get", "create", "patch", "delete")),
     ("serving.kserve.io", "servingruntimes", ("get", "create", "patch")),
-    ("apps", "deployments", ("list",)),
+    ("apps", "deployments", ("get",)),
     ("", "pods", ("list",)),
     ("", "pods/log", ("get",)),
     ("", "services/proxy", ("get", "create")),

@@ -15,6 +15,7 @@ from evctl.errors import FailedError, UnavailableError, trim
 from evctl.kube import KubeApi
 from evctl.kube_errors import explained
 from evctl.rollout.ledger import Release
+from evctl.rollout.registry import manifest_of
 from evctl.rollout.serving.base import ProofError
 from evctl.rollout.serving.golden import check, infer_request
 from evctl.rollout.store import Store
@@ -25,6 +26,10 @@ TIMEOUT_S = 10.0
 CONNECT_S = 2.0
 SILENT = (502, 503, 504)
 """What gateways and servers that are still starting answer."""
+
+
+class NobodyThere(UnavailableError):
+    """Nothing takes connections at an address: another way may lead to the same server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,8 @@ class Golden:
     def of(cls, release: Release, store_config: Mapping[str, Any], *, identity: bool) -> Golden:
         """Read them from the store. FailedError when they, or the model there, are not the release's."""
         store = Store(store_config)
-        prefix = release.uri.rstrip("/") + "/"
-        prefix = prefix.removeprefix(store.uri)
-        manifest = json.loads(store.read(prefix + "manifest.json"))
+        manifest = manifest_of(release.uri, store_config)
+        prefix = (release.uri.rstrip("/") + "/").removeprefix(store.uri)
         content = store.read(prefix + "golden.json")
         if manifest.get("digest") != release.digest:
             found = str(manifest.get("digest"))[:12]
@@ -93,7 +97,7 @@ def direct(url: str) -> Send:
             reply = connection.getresponse()
             return reply.status, _document(reply.read())
         except (OSError, http.client.HTTPException) as error:
-            raise UnavailableError(f"{url} does not answer: {trim(str(error), 120)}") from error
+            raise NobodyThere(f"{url} does not answer: {trim(str(error), 120)}") from error
         finally:
             connection.close()
 

@@ -96,7 +96,7 @@ class ServiceObjects:
             created = ((knative or {}).get("status") or {}).get("latestCreatedRevisionName")
             latest = self._maybe(f"{base}/revisions/{created}") if created else None
             return Observed(found, pods, knative=knative, latest=latest, since=since, unschedulable=waited)
-        made = self.api.list(f"/apis/apps/v1/namespaces/{namespace}/deployments", labelSelector=selector)
+        made = self._maybe(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}-predictor")
         return Observed(found, pods, made, since=since, unschedulable=waited)
 
     def reason(self, verdict: Verdict) -> str:

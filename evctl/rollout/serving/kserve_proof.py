@@ -40,7 +40,7 @@ class Observed:
 
     service: Object | None
     pods: Sequence[Object] = ()
-    deployments: Sequence[Object] = ()
+    deployment: Object | None = None
     knative: Object | None = None
     latest: Object | None = None
     """Knative's latest created revision."""
@@ -77,10 +77,9 @@ def judge(wanted: Wanted, seen: Observed) -> Verdict:
 
 
 def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
-    made = [each for each in seen.deployments if _is_of(each["spec"]["template"], wanted)]
-    if not made:
+    deployment = seen.deployment
+    if deployment is None or not _is_of(deployment["spec"]["template"], wanted):
         return _not_taken_up(service, seen.since)
-    deployment = made[0]
     status, generation = deployment.get("status") or {}, deployment["metadata"]["generation"]
     current = int(status.get("observedGeneration") or 0) >= generation
     for condition in status.get("conditions") or () if current else ():
