@@ -15,3 +15,7 @@ class DataError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        # a step's last words are all that its run can tell of it
+        return f"{self.message}; {self.hint}" if self.hint else self.message

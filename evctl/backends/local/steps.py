@@ -19,6 +19,7 @@ _PREFIX = re.compile(r"_KFP_RUNTIME=true (\S+) -m")
 _OURS = re.compile(r"^(?:ev_ml|evctl)(?:\.\w+)+: ")
 """Our own errors say it all in their message; the class in front of it is noise."""
 GRACE_S = 5.0
+REASON_CHARS = 500
 _WATCH = 'read _; kill -s KILL -- "-$1"'
 """Ends a step's process group when the pipe from the worker closes: PDEATHSIG reaches the step, not its children."""
 
@@ -122,9 +123,9 @@ def _free(folder: Path) -> int:
 
 
 def last_words(log: Path) -> str | None:
-    """Return the last line of a log that says something, at most 300 characters."""
+    """Return the last line of a log that says something, at most `REASON_CHARS` of it."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     telling = [line for line in lines if line and not set(line) <= set("-=~^ ")]
-    return _OURS.sub("", telling[-1])[:300] if telling else None
+    return _OURS.sub("", telling[-1])[:REASON_CHARS] if telling else None
