@@ -157,6 +157,10 @@ class StoreSettings(Settings):
     region: str | None = None
     secret: str | None = None
     """Kubernetes secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for pods; here the environment's are used."""
+    model_registry: str | None = None
+    """URL of a Kubeflow Model Registry that is told of each registered model; None tells none."""
+    model_registry_token_env: str | None = None
+    """Name of the variable that holds its token."""
 
 
 class Profile(Settings):

@@ -33,11 +33,21 @@ class Published:
 def publish(folder: Path, config: Mapping[str, Any]) -> Published:
     """Copy a finished bundle into the store; two writers of one version: one wins, the other's is a conflict.
 
+    A Model Registry that the config names is told afterwards, and again by whoever publishes the same once more.
+
     Raises:
         FailedError: the folder's bundle does not verify. ConflictError: the version has other content.
     """
     manifest = _verified(folder)
-    store = Store(config)
+    done = _stored(folder, manifest, Store(config))
+    if config.get("model_registry"):
+        from evctl.rollout.model_registry import tell
+
+        tell(manifest, done.uri, config)
+    return done
+
+
+def _stored(folder: Path, manifest: Mapping[str, Any], store: Store) -> Published:
     prefix = f"models/{manifest['name']}/{manifest['version']}/"
     present = _present(store, prefix)
     if present is not None:
@@ -100,7 +110,9 @@ def models(config: Mapping[str, Any], name: str) -> Sequence[dict[str, Any]]:
     store = Store(config)
     keys = [key for key in store.keys(f"models/{name}/") if key.endswith("/" + MANIFEST)]
     found = [(_present(store, key.removesuffix(MANIFEST)), key.removesuffix(MANIFEST)) for key in keys]
-    return [{**manifest, "uri": store.uri + prefix} for manifest, prefix in found if manifest and manifest.keys() >= NEEDED]
+    return [
+        {**manifest, "uri": store.uri + prefix} for manifest, prefix in found if manifest and manifest.keys() >= NEEDED
+    ]
 
 
 def partial(config: Mapping[str, Any], name: str, version: str) -> bool:
