@@ -55,7 +55,8 @@ def compile_profile(profile: Profile) -> CompiledPipeline:
             blank = target.read_text()
     digest = hashlib.sha256(blank.encode()).hexdigest()
     text = blank.replace(DIGEST_PLACE, digest)
-    documents = list(yaml.safe_load_all(text))
+    # libyaml's parser where it is there: a package with its source in it is some 300 kB
+    documents = list(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     platform = documents[1] if len(documents) > 1 else {}
     return CompiledPipeline(text, digest, documents[0], platform)
 

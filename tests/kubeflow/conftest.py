@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from evctl.backends.kubeflow.backend import KubeflowBackend
+from evctl.compiler import CompiledPipeline, compile_profile
 from evctl.profile import Profile
 from evctl.profile_files import load_profile
 from tests.fakes.kfp_server import KfpServer
@@ -69,6 +70,26 @@ def kubeflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubefl
         )  # fmt: skip
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         yield Kubeflow(world, api, mlmd, folder, kubeconfig)
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile each profile once a session: the same profile and code give the same bytes (tests/test_compiler.py)."""
+    from evctl import compiler
+    from evctl.commands import plan, upload
+
+    def remembered(profile: Profile) -> compiler.CompiledPipeline:
+        key = profile.model_dump_json()
+        if key not in _COMPILED:
+            _COMPILED[key] = _COMPILE(profile)
+        return _COMPILED[key]
+
+    for module in (compiler, plan, upload):
+        monkeypatch.setattr(module, "compile_profile", remembered)
+
+
+_COMPILE: Callable[[Profile], CompiledPipeline] = compile_profile
+_COMPILED: dict[str, CompiledPipeline] = {}
 
 
 @pytest.fixture

@@ -277,3 +277,19 @@ def test_an_unfinished_run_that_is_terminated_is_canceling_then_failed(server: S
     assert server.call("POST", f"{path}:terminate", body={}) == (200, {})
     state = server.call("GET", path)[1]["state"]
     assert state in ("CANCELING", "FAILED", "RUNNING", "PENDING")
+
+
+def test_a_pipeline_can_be_made_without_a_version_once(server: Server) -> None:
+    name = f"{server.name}-empty"
+    status, made = server.call("POST", f"{V2}/pipelines", body={"display_name": name, "name": name, "description": "d"})
+    assert status == 200 and made["display_name"] == name and made["pipeline_id"]
+    assert server.call("GET", f"{V2}/pipelines/{made['pipeline_id']}/versions")[1].get("pipeline_versions", []) == []
+    assert server.call("POST", f"{V2}/pipelines", body={"display_name": name, "name": name})[0] == 409
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(server: Server) -> None:
+    _, page = server.call("GET", f"{V2}/runs", page_size=1, sort_by="created_at desc")
+    run_id = page["runs"][0]["run_id"]
+    begins = {"predicates": [{"operation": "IS_SUBSTRING", "key": "run_id", "stringValue": run_id[:8]}]}
+    _, found = server.call("GET", f"{V2}/runs", filter=json.dumps(begins))
+    assert run_id in {run["run_id"] for run in found["runs"]}

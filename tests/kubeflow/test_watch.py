@@ -70,7 +70,7 @@ def test_a_watch_goes_on_through_a_bad_line(fault: str, dev: Kubeflow, evctl: Ev
     dice = random.Random(7)
 
     def sometimes(handler: Any, method: str, path: str) -> bool:
-        if method != "GET" or not path.startswith("/apis/") or dice.random() > 0.2:
+        if method != "GET" or not path.startswith("/apis/") or dice.random() > 0.12:
             return False
         FAULTS[fault](handler)
         return True
@@ -183,7 +183,7 @@ def test_a_watch_asks_once_a_second_however_old_the_run_is(kubeflow: Kubeflow, e
 
 
 def test_a_line_comes_within_two_seconds_of_its_change(kubeflow: Kubeflow) -> None:
-    kubeflow.world.plan = Plan(task_s=0.6, outputs=OUTPUTS)
+    kubeflow.world.plan = Plan(task_s=0.4, outputs=OUTPUTS)
     profile = kubeflow.profile(accuracy_threshold=0.85)
     run_id = kubeflow.world.create_run({"display_name": "x", "pipeline_spec": compiled(kubeflow)})["run_id"]
     run = kubeflow.world.run(run_id)
