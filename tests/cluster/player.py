@@ -270,9 +270,13 @@ def _pod_status(pod: Mapping[str, Any]) -> dict[str, Any]:
             for each in entries
         ]
 
+    conditions = [{"type": kind, "status": status} for kind, status in pod["conditions"].items()]
+    for each in conditions:
+        if told := pod.get("reasons", {}).get(each["type"]):
+            each["reason"], each["message"] = told
     return {
         "phase": pod["phase"],
-        "conditions": [{"type": kind, "status": status} for kind, status in pod["conditions"].items()],
+        "conditions": conditions,
         "initContainerStatuses": containers(pod["init"]),
         "containerStatuses": containers(pod["containers"]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.cutter import Cutter
 from tests.cluster.harness import Cluster
+from tests.cluster.player import recorded
 from tests.cluster.stage import CREATE, GOOD, Stage
 
 ROOT = Path(__file__).parents[2]
@@ -71,12 +74,17 @@ def under_way(stage: Stage, model: str) -> Callable[[], bool]:
     return lambda: any(uri == stage.models[model].uri for _, uri, _ in stage.frames)
 
 
-def test_a_promotion_outlives_an_api_server_that_is_away(serving: Stage, own_cluster: Cluster) -> None:
+@pytest.mark.slow
+def test_a_promotion_outlives_an_api_server_that_is_away_for_twenty_seconds(
+    serving: Stage, own_cluster: Cluster
+) -> None:
     going = Background(lambda: serving.promote("b"))
     until(under_way(serving, "b"))
+    gone = time.monotonic()
     with own_cluster.without_api():
         until(lambda: any("waiting: the Kubernetes API" in line for line in serving.told))
-        time.sleep(2.0)
+        time.sleep(max(0.0, 16.0 - (time.monotonic() - gone)))
+    assert time.monotonic() - gone >= 18.0
     assert going.result().model == serving.models["b"].version
     assert serving.statuses() == ["superseded", "live"]
 
@@ -266,9 +274,41 @@ def _restarted(frame: Any) -> bool:
     return any(each["restartCount"] for pod in frame["pods"] for each in pod["init"])
 
 
-def test_a_promotion_that_takes_too_long_is_taken_back_with_the_last_it_knew(stage: Stage) -> None:
-    from dataclasses import replace
+def test_a_pod_without_a_node_is_given_up_unless_a_node_is_being_made_for_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of a pod that finds no node are made from the good update's first one."""
+    monkeypatch.setattr("evctl.rollout.serving.kserve_proof.UNSCHEDULABLE_S", 2.0)
+    first = copy.deepcopy(dict(recorded(GOOD)[0]))
+    pod = next(each for each in first["pods"] if each["phase"] == "Pending")
+    pod["conditions"], pod["init"], pod["containers"] = {"PodScheduled": "False"}, [], []
+    pod["reasons"] = {"PodScheduled": ("Unschedulable", "0/3 nodes are available: 3 Insufficient memory.")}
+    stage.plays("a", CREATE, "4_rollback_after_bad_uri", "4_rollback_after_bad_uri")
+    stage.plays("b", [first])
+    stage.start()
+    stage.promote("a")
+    with pytest.raises(FailedError, match=r"finds no node: 0/3 nodes are available: 3 Insufficient memory\."):
+        stage.promote("b")
+    hurried = replace(stage.target, proof_timeout_s=4.0)
+    going = Background(lambda: promote(hurried, ClusterWorld(hurried, stage.api()), stage.models["b"].uri, by="anna"))
+    pods = f"/api/v1/namespaces/{stage.target.namespace}/pods"
+    until(lambda: len(stage.api().list(pods)) == 2)
+    for each in stage.api().list(pods):
+        grows(stage, each["metadata"]["name"])
+    with pytest.raises(FailedError, match=r"not proved within 4 s: 0 of 1 new pods ready"):
+        going.result()
 
+
+def grows(stage: Stage, pod: str) -> None:
+    body = {
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{pod}.1"}, "reason": "TriggeredScaleUp",
+        "type": "Normal", "message": "pod triggered scale-up",
+        "involvedObject": {"kind": "Pod", "name": pod, "namespace": stage.target.namespace},
+    }  # fmt: skip
+    stage.api().create(f"/api/v1/namespaces/{stage.target.namespace}/events", body)
+
+
+def test_a_promotion_that_takes_too_long_is_taken_back_with_the_last_it_knew(stage: Stage) -> None:
     stage.plays("a", CREATE, "4_rollback_after_bad_uri")
     stage.start()
     stage.promote("a")

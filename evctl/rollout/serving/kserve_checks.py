@@ -18,6 +18,7 @@ RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("serving.kserve.io", "servingruntimes", ("get", "create", "patch")),
     ("apps", "deployments", ("get",)),
     ("", "pods", ("list",)),
+    ("", "events", ("list",)),
     ("", "pods/log", ("get",)),
     ("", "services/proxy", ("get", "create")),
     ("", "serviceaccounts", ("get",)),

@@ -89,7 +89,8 @@ class ServiceObjects:
         for pod in pods:
             if "Unschedulable" in {each.get("reason") for each in (pod.get("status") or {}).get("conditions") or ()}:
                 first.setdefault(pod["metadata"]["name"], since)
-        waited = {pod: since - start for pod, start in first.items()}
+        growing = self._growing() if first else frozenset()
+        waited = {pod: since - start for pod, start in first.items() if pod not in growing}
         if wanted.mode == "Knative":
             base = f"/apis/serving.knative.dev/v1/namespaces/{namespace}"
             knative = self._maybe(f"{base}/services/{name}-predictor")
@@ -115,15 +116,20 @@ class ServiceObjects:
 
     def warning(self) -> str:
         """Return the pods' last warning event: some reasons are told nowhere else (kubeflow-facts 13)."""
-        try:
-            path = f"/api/v1/namespaces/{self._target.namespace}/events"
-            events = self.api.list(path, fieldSelector="type=Warning")
-        except EvctlError:
-            return ""  # not everyone may read events, and they only add to what is told
         of = f"{self._target.name}-predictor"
-        about = [each for each in events if str(each["involvedObject"].get("name", "")).startswith(of)]
+        about = [each for each in self._events("type=Warning") if _about(each).startswith(of)]
         about.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
         return f"{about[-1].get('reason')}: {trim(str(about[-1].get('message')), 160)}" if about else ""
+
+    def _growing(self) -> frozenset[str]:
+        """Return the pods for which an autoscaler makes a node: that takes minutes, and is no failure."""
+        return frozenset(_about(each) for each in self._events("reason=TriggeredScaleUp"))
+
+    def _events(self, selector: str) -> list[dict[str, Any]]:
+        try:
+            return self.api.list(f"/api/v1/namespaces/{self._target.namespace}/events", fieldSelector=selector)
+        except EvctlError:
+            return []  # they only add to what is known
 
     def _apply(self, path: str, body: Object) -> None:
         # an apply whose answer was lost is the same apply again
@@ -137,6 +143,10 @@ class ServiceObjects:
             return self.api.get(path)
         except NotFoundError:
             return None
+
+
+def _about(event: Object) -> str:
+    return str((event.get("involvedObject") or {}).get("name", ""))
 
 
 def _is_written(body: Object, now: Object) -> bool:
