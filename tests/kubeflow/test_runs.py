@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 import tracemalloc
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from evctl.backends.base import RunQuery, RunState, RunSummary
 from evctl.backends.kubeflow.backend import KubeflowBackend
 from evctl.backends.kubeflow.listing import page_size, predicates_of, select
+from tests.fakes.kfp_life import stamp
+from tests.fakes.kfp_server import Handler
 from tests.fakes.kfp_state import Refusal, Synthetic
 from tests.kubeflow.conftest import Kubeflow
 
@@ -149,3 +153,17 @@ def test_a_page_that_is_refused_is_an_error_and_no_short_list(full: Kubeflow, ev
 
     full.world.list_runs = broken  # type: ignore[method-assign]
     assert evctl("runs", "--env", "dev", "--limit", "300")[0] == 4
+
+
+def test_a_server_whose_clock_is_an_hour_ahead_hides_and_shows_nothing_by_it(
+    kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow.profile()
+    experiment = kubeflow.world.experiment("ev-battery-dev")["experiment_id"]
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    monkeypatch.setattr(Handler, "date_time_string", lambda self, at=None: format_datetime(ahead, usegmt=True))
+    for name, age in (("young", timedelta(minutes=10)), ("old", timedelta(minutes=50))):
+        run_id = kubeflow.world.recorded("succeeded", run_id=str(uuid.uuid4()), experiment=experiment)
+        kubeflow.world.run(run_id).document |= {"display_name": name, "created_at": stamp(ahead - age)}
+    _, out, _ = evctl("runs", "--env", "dev", "--since", "30m", "-o", "json")
+    assert [each["name"] for each in json.loads(out)["runs"]] == ["young"]

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ class KubeflowBackend:
             found = self.api.runs(predicates=predicates, experiment_id=experiment, page=listing.page_size(query))
             return (listing.summary(run, self.profile.name, cancelled, name) for run in found)
 
-        now = datetime.now(UTC)
+        now = self._now()
         asked = listing.predicates_of(query)
         try:
             return listing.select(rows(asked), query, now)
@@ -225,6 +225,11 @@ class KubeflowBackend:
             )
             for each in self.api.experiments()
         )
+
+    def _now(self) -> datetime:
+        """Return the server's time: an hour's skew must not hide the runs of the last half hour."""
+        transport = getattr(self.connection, "transport", None)
+        return datetime.now(UTC) + timedelta(seconds=(transport().skew_s if transport else None) or 0.0)
 
     def _submitter(self) -> Submitter:
         from evctl.backends.kubeflow.submitting import Submitter
