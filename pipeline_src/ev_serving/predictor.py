@@ -24,6 +24,8 @@ SCORES = Histogram(
     ["model_name", "model_version"],
     buckets=tuple(n / 10 for n in range(1, 11)),
 )
+PROOF_ID = "evctl-golden"
+"""Id of a promotion's golden request (`evctl.rollout.serving.golden`), which is nobody's session."""
 INLINE_ROWS, INLINE_VALUES = 200, 7000
 """Requests up to this size are checked on the event loop: a thread would cost more than the checking."""
 
@@ -84,10 +86,14 @@ class Predictor(Model):  # type: ignore[misc]
         answer = await self._batch(rows)
         classes = self.bundle.manifest.classes
         best = [classes[column] for column in answer.argmax(axis=1)]
+        if getattr(payload, "id", None) != PROOF_ID:
+            self._count(best, answer)
+        return self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
+
+    def _count(self, best: list[str], answer: np.ndarray) -> None:
         for name, score in zip(best, answer.max(axis=1), strict=True):
             self._counters[name].inc()
             self._scores.observe(float(score))
-        return self._v2(payload, answer, best) if isinstance(payload, InferRequest) else self._v1(answer, best)
 
     def _rows(self, payload: Any) -> np.ndarray:
         if isinstance(payload, InferRequest):

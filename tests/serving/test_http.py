@@ -16,6 +16,7 @@ import pytest
 
 from ev_ml.bundle import Manifest
 from ev_ml.features import FEATURES
+from evctl.rollout.serving.golden import infer_request
 from tests.serving.conftest import NAME, Running
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
@@ -270,6 +271,7 @@ def test_metrics_count_each_predicted_class_and_the_scores(
     refused = metric(http, "ev_prediction_score_count", **labels)
     outputs(http.post(V2, json=matrix(golden["rows"][:1] * 3)))
     assert http.post(V1, json={"instances": [[1]]}).status_code == 400
+    outputs(http.post(V2, json=infer_request(list(FEATURES), golden["rows"])))
     assert metric(http, "ev_predictions_total", predicted_class=predicted, **labels) == before + 3
     assert metric(http, "ev_prediction_score_count", **labels) == scored + 3 == refused + 3
     assert metric(http, "ev_prediction_score_bucket", le="1.0", **labels) == scored + 3

@@ -11,6 +11,8 @@ from evctl.errors import trim
 from evctl.rollout.serving.base import ProofError
 
 TIMEOUT_S = 10.0
+REQUEST_ID = "evctl-golden"
+"""The predictor counts what clients ask, not what a proof asks."""
 
 
 def call(
@@ -37,7 +39,8 @@ def call(
 def infer_request(names: list[str], rows: list[list[Any]]) -> dict[str, Any]:
     """Return a V2 request of one matrix, row by row."""
     data = [value for row in rows for value in row]
-    return {"inputs": [{"name": "rows", "shape": [len(rows), len(names)], "datatype": "FP64", "data": data}]}
+    inputs = [{"name": "rows", "shape": [len(rows), len(names)], "datatype": "FP64", "data": data}]
+    return {"id": REQUEST_ID, "inputs": inputs}
 
 
 def check(golden: dict[str, Any], status: int, answer: Any, *, version: str, digest: str) -> None:
