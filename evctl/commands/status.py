@@ -26,7 +26,7 @@ def status(
     """Show the task tree of a run, and why it failed."""
     found = resolve.run(run, env)
     look = lifecycle.watch(found.profile, found.backend, found.run_id)
-    result = show(look) if watch else next(look)
+    result = show(look) if watch else found.backend.get(found.run_id)
     if not watch or output is not Format.table:
         emit(result, output, run_lines, run_document, name=result.run_id, quiet=quiet)
     return lifecycle.exit_code_of(result)

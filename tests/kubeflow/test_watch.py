@@ -238,3 +238,13 @@ def test_ctrl_c_leaves_the_run_going_and_says_how_to_find_it_again(dev: Kubeflow
     assert f"run {run_id[:8]} goes on" in rest and f"evctl status {run_id[:8]}" in rest and out == ""
     assert "Traceback" not in rest
     assert dev.world.run(run_id).shown()["state"] == "RUNNING"
+
+
+def test_a_store_that_nobody_listens_for_costs_status_two_seconds(dev: Kubeflow, evctl: Evctl) -> None:
+    run_id = dev.world.recorded("succeeded")
+    dev.mlmd.close()
+    evctl("status", run_id, "--env", "dev")  # its imports are not measured
+    began = time.monotonic()
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    assert time.monotonic() - began < 4
+    assert code == 0 and any("ML Metadata" in warning for warning in json.loads(out)["warnings"])

@@ -27,7 +27,7 @@ API_SERVICE, API_PORT = "ml-pipeline", 8888
 METADATA_SERVICE, METADATA_PORT = "metadata-grpc-service", 8080
 STORE_SERVICES = (("seaweedfs", 9000), ("minio-service", 9000), ("minio", 9000))
 """What KFP has installed as its object store, the newest first."""
-METADATA_TIMEOUT_S = 5.0
+METADATA_TIMEOUT_S, METADATA_PATIENCE_S = 5.0, 2.0
 
 
 def connect(profile: Profile) -> Connection:
@@ -92,7 +92,9 @@ class Connection:
                 from evctl.backends.metadata.client import MetadataStore
 
                 address = self._metadata_address()
-                self._metadata = MetadataStore(address, timeout_s=METADATA_TIMEOUT_S, ca=self._metadata_ca())
+                self._metadata = MetadataStore(
+                    address, timeout_s=METADATA_TIMEOUT_S, patience_s=METADATA_PATIENCE_S, ca=self._metadata_ca()
+                )
             return self._metadata
 
     def kubernetes(self) -> KubeApi | None:

@@ -24,15 +24,19 @@ class MetadataStore:
     Args:
         host: `host:port` of the gRPC service.
         timeout_s: seconds for one request with its retries.
+        patience_s: seconds in which a server that nobody listens for is tried again; None is `timeout_s`.
         ca: PEM bytes of a CA; None speaks plain text, as KFP installs it.
     """
 
-    def __init__(self, host: str, *, timeout_s: float = 5.0, ca: bytes | None = None) -> None:
+    def __init__(
+        self, host: str, *, timeout_s: float = 5.0, ca: bytes | None = None, patience_s: float | None = None
+    ) -> None:
         options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 64 << 20)]
         # a proxy meant for the internet answers for cluster-internal names otherwise
         options.append(("grpc.enable_http_proxy", 0))
         self.host = host
         self.timeout_s = timeout_s
+        self.patience_s = timeout_s if patience_s is None else patience_s
         if ca is None:
             self._channel = grpc.insecure_channel(host, options=options)
         else:
@@ -109,6 +113,7 @@ class MetadataStore:
             response_deserializer=proto.message(f"{method}Response").FromString,
         )
         end = time.monotonic() + self.timeout_s
+        give_up = time.monotonic() + self.patience_s
         pause = 0.1
         while True:
             try:
@@ -117,7 +122,7 @@ class MetadataStore:
                 code = error.code()
                 if code == grpc.StatusCode.NOT_FOUND:
                     return None
-                if code not in _RETRIED or time.monotonic() + pause >= end:
+                if code not in _RETRIED or time.monotonic() + pause >= min(end, give_up):
                     raise self._explain(code) from error
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
