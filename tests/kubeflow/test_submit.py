@@ -20,7 +20,7 @@ from evctl.backends.spec import unwrap
 from evctl.compiler import compile_profile
 from evctl.errors import ConflictError, EvctlError, UnavailableError
 from evctl.index import RunIndex
-from tests.fakes.kfp_life import Plan, Timeline
+from tests.fakes.kfp_life import Plan, Played, Timeline
 from tests.fakes.kfp_server import LOSE_ANSWER
 from tests.kubeflow.conftest import Kubeflow
 from tests.kubeflow.recorded import ROOT
@@ -493,3 +493,35 @@ def test_many_uploads_of_one_content_at_a_time_are_one_version(dev: Kubeflow) ->
         each.join()
     assert len(found) == 6 and len(dev.world.versions) == 1 and len(dev.world.pipelines) == 1
     assert sum(not each.unchanged for each in found) == 1
+
+
+@pytest.mark.parametrize("second", ["SUCCEEDED", "FAILED"])
+def test_a_cancelled_run_that_is_retried_has_a_new_life_with_an_end_of_its_own(
+    second: str, dev: Kubeflow, evctl: Evctl
+) -> None:
+    dev.world.plan = replace(QUICK, slow={"train-fault-classifier": 60.0})
+    run_id = evctl("run", "--env", "dev", "--data-version", "v1", "--detach", "-q")[1].strip()
+    until(lambda: tree(json.loads(evctl("status", run_id, "-o", "json")[1]))["train_fault_classifier"] == "RUNNING")
+    assert evctl("cancel", run_id)[0] == 0
+    run = dev.world.run(run_id)
+    broken = frozenset({"evaluate-fault-model"}) if second == "FAILED" else frozenset()
+    life = run.life
+    assert isinstance(life, Played)
+    run.life = replace(life, plan=replace(QUICK, failing=broken))
+    if second == "FAILED":  # a played retry mends what failed; this one must not
+        dev.world.retry = lambda _: setattr(run, "life", Anew(run.life, run.age())) or {}  # type: ignore[method-assign]
+    code, out, err = evctl("retry", run_id, "-o", "json")
+    assert (code, json.loads(out)["state"]) == (0 if second == "SUCCEEDED" else 1, second), err
+
+
+class Anew:
+    """A second life that begins anew and fails."""
+
+    def __init__(self, life: Any, since: float) -> None:
+        self.life, self.since = replace(life, stopped_at=None), since
+
+    def at(self, seconds: float) -> Any:
+        moment = self.life.at(seconds - self.since)
+        before = ("PENDING", "RUNNING", "CANCELING", "FAILED")
+        old = [{"update_time": "2026-11-23T00:00:00Z", "state": state} for state in before]
+        return replace(moment, run={**moment.run, "state_history": [*old, *moment.run["state_history"][1:]]})
