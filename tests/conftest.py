@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRUBBED = ("EVCTL_", "EV_", "AWS_", "GOOGLE_", "GCS_", "AZURE_", "KUBE", "KFP_", "ML_PIPELINE_", "XDG_")
-KEPT = {"EVCTL_KFP_HOST", "EVCTL_MLMD_HOST", "EVCTL_TEST_CACHE", "KUBECONFIG_FOR_TESTS"}
+KEPT = {"EVCTL_KFP_HOST", "EVCTL_KFP_TOKEN", "EVCTL_MLMD_HOST", "EVCTL_TEST_CACHE", "KUBECONFIG_FOR_TESTS"}
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,10 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
             yield Store(MetadataStore(host, timeout_s=20), tuple(RECORDED), True)
     else:
         host = os.environ["EVCTL_KFP_HOST"].rstrip("/")
-        with urllib.request.urlopen(f"{host}/apis/v2beta1/runs?page_size=20&sort_by=created_at%20desc") as answer:
+        request = urllib.request.Request(f"{host}/apis/v2beta1/runs?page_size=20&sort_by=created_at%20desc")
+        if token := os.environ.get("EVCTL_KFP_TOKEN"):
+            request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=20) as answer:
             runs = json.load(answer).get("runs", [])
         ended = tuple(run["run_id"] for run in runs if run["state"] == "SUCCEEDED")[:3]
         yield Store(MetadataStore(os.environ["EVCTL_MLMD_HOST"], timeout_s=20), ended, False)
