@@ -180,6 +180,28 @@ def test_a_promoter_that_lives_is_a_conflict_and_one_that_slept_past_its_lease_c
     assert world.read().digest == models["b"].digest
 
 
+def test_an_interrupted_promoter_takes_back_what_it_began_and_records_it(
+    target: ServiceTarget, world: LocalWorld, models: Models
+) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    process = promoter("sleeping", target, models["b"].uri)
+    assert process.stdout
+    assert process.stdout.readline() == "asleep\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) not in (0, -signal.SIGKILL)
+    failed = world.ledger().read()[0].releases[-1]
+    assert failed.status == "failed"
+    assert failed.reason == f"interrupted (KeyboardInterrupt); {models['a'].version} serves again, proved"
+    assert (world.read().digest, servers(world)) == (models["a"].digest, [world.read().extra["pid"]])
+    # and where only the front dies, the next start has the address again
+    url, front_pid = world.read().url, world.read().extra["front_pid"]
+    os.kill(front_pid, signal.SIGKILL)
+    until(lambda: world.read().state == "stopped")
+    assert world.read().detail == "the front is gone, its model server runs"
+    switch(target, world, on=True, by="me")
+    assert (world.read().state, world.read().url, len(servers(world))) == ("serving", url, 1)
+
+
 def test_history_survives_the_loss_of_everything_but_the_ledger(
     target: ServiceTarget, world: LocalWorld, models: Models
 ) -> None:
