@@ -178,7 +178,7 @@ def cancel_and_wait(
     return run
 
 
-def retry_and_check(backend: Backend, run_id: str, *, timeout_s: float = 20.0) -> Run:
+def retry_and_check(backend: Backend, run_id: str, *, timeout_s: float = 20.0, poll_s: float = 0.1) -> Run:
     """Retry a run and wait until it moves."""
     backend.retry(run_id)
     deadline = time.monotonic() + timeout_s
@@ -186,7 +186,7 @@ def retry_and_check(backend: Backend, run_id: str, *, timeout_s: float = 20.0) -
         run = backend.get(run_id)
         if run.state is RunState.RUNNING or run.finished:
             return run
-        time.sleep(0.1)
+        time.sleep(poll_s)
     raise RefusedError(f"run {run_id[:8]} did not start again in {timeout_s:g} s", hint="evctl run")
 
 

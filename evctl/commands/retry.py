@@ -25,7 +25,8 @@ def retry(
 ) -> int:
     """Rerun what failed under the same id and follow it."""
     found = resolve.run(run, env)
-    moved = lifecycle.retry_and_check(found.backend, found.run_id)
+    poll_s = min(lifecycle.poll_of(found.profile), 1.0)
+    moved = lifecycle.retry_and_check(found.backend, found.run_id, poll_s=poll_s, timeout_s=60 * poll_s)
     ended = moved if detach else show(lifecycle.watch(found.profile, found.backend, found.run_id))
     if detach or output is not Format.table:
         emit(ended, output, run_lines, run_document, name=ended.run_id, quiet=quiet)
