@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -41,16 +42,32 @@ class Elsewhere:
     """A cluster that runs already; it is never taken away."""
 
     path: Path
+    folder: Path
 
-    def kubeconfig(self) -> Path:
-        return self.path
+    @property
+    def url(self) -> str:
+        return connect_kubernetes(kubeconfig=self.path).host
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 443
+
+    def kubeconfig(self, user: str = "admin", groups: tuple[str, ...] = (), namespace: str = "default") -> Path:
+        if user != "admin":
+            pytest.skip("a user of our own certificates is not known to the cluster of KUBECONFIG_FOR_TESTS")
+        document = yaml.safe_load(self.path.read_text())
+        for each in document["contexts"]:
+            each["context"]["namespace"] = namespace
+        path = self.folder / f"{namespace}.kubeconfig"
+        path.write_text(yaml.safe_dump(document))
+        return path
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster | Elsewhere]:
     """A started API server with our definitions, or the one of KUBECONFIG_FOR_TESTS."""
     if given := os.environ.get("KUBECONFIG_FOR_TESTS"):
-        elsewhere = Elsewhere(Path(given))
+        elsewhere = Elsewhere(Path(given), tmp_path_factory.mktemp("elsewhere"))
         _define(connect_kubernetes(kubeconfig=given))
         yield elsewhere
         return

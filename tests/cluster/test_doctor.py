@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_just_the_rights_that_are_missing_are_asked_for_and_granting_them_is_eno
     said = found.message.partition(": not allowed in ")[2]
     assert said == f"{place.namespace}: {', '.join(map(str, others))}"
     assert f"kubectl -n {place.namespace} create role" in str(found.fix)
-    assert "--user=operator-" in str(found.fix)
+    assert re.search("--user=operator-|--serviceaccount=.*:operator-", str(found.fix))
     monkeypatch.setenv("KUBECONFIG", str(operator([*granted(str(found.fix)), rule(first)])))
     assert place.one(name, serving={"mode": "Standard"}).status == "pass"
 
