@@ -20,7 +20,7 @@ import pytest
 from evctl.cli import VERBS, run
 from evctl.schemas import DOCUMENTS
 
-pytestmark = [pytest.mark.local, pytest.mark.slow, pytest.mark.xdist_group("golden")]
+pytestmark = [pytest.mark.local, pytest.mark.slow, pytest.mark.xdist_group("golden"), pytest.mark.timeout(900)]
 UPDATE = bool(os.environ.get("EVCTL_UPDATE_GOLDEN"))
 GOLDEN = Path(__file__).parent / "golden"
 REPO = Path(__file__).parents[1]
