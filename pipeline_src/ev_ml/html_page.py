@@ -53,11 +53,11 @@ margin:0;overflow-wrap:anywhere} @media print{:root{color-scheme:light;--bg:#fff
 """
 
 
-UNSEEN = {
-    code: "\N{REPLACEMENT CHARACTER}"
-    for code in (*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F,
-                 *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}  # fmt: skip
+_HIDDEN = (
+    *range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F,
+    *range(0x202A, 0x202F), *range(0x2066, 0x206A),
+)  # fmt: skip
+UNSEEN = dict.fromkeys(_HIDDEN, "\N{REPLACEMENT CHARACTER}")
 """Control characters: those that turn the direction of text would turn our own words beside a foreign value too."""
 
 
