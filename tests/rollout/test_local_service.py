@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from evctl.errors import FailedError, RefusedError
-from evctl.rollout.promotion import deploy, promote, rollback
+from evctl.rollout.promotion import deploy, promote, rollback, switch
 from evctl.rollout.registry import Published
 from evctl.rollout.serving.keeper import read_roles
 from evctl.rollout.serving.local import LocalWorld
@@ -108,6 +108,21 @@ def test_a_release_goes_live_while_the_server_before_is_being_started_again(
     assert world.read().digest == models["b"].digest
     until(lambda: list(read_roles(world.folder)) == ["current"])
     assert world.read().digest == models["b"].digest
+
+
+def test_a_front_that_hangs_is_told_in_time_and_replaced(
+    target: ServiceTarget, world: LocalWorld, models: Models
+) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    url = world.read().url
+    os.kill(world.read().extra["front_pid"], signal.SIGSTOP)
+    start = time.monotonic()
+    assert (world.read().state, world.read().detail) == ("failing", "the front does not answer")
+    assert time.monotonic() - start < 10
+    switch(target, world, on=False, by="me")
+    assert world.read().state == "stopped"
+    switch(target, world, on=True, by="me")
+    assert (world.read().state, world.read().url) == ("serving", url)
 
 
 def test_only_loopback_is_listened_on(target: ServiceTarget, world: LocalWorld, models: Models) -> None:

@@ -16,6 +16,8 @@ from evctl.rollout.serving.processes import Process, announced, spawn
 
 POLL_S = 0.05
 FRONT_START_S = 15.0
+LOOK_TIMEOUT_S = 3.0
+AGAIN = "evctl serving stop, then evctl serving start"
 
 
 def open_front(folder: Path, port: int, name: str) -> Process:
@@ -43,7 +45,7 @@ def open_front(folder: Path, port: int, name: str) -> Process:
 def told(folder: Path, door: Process) -> dict[str, Any]:
     """Return what the front says of itself: `state`, the server's fields. Empty when it does not answer."""
     try:
-        status, answer = _control(folder, door, "GET", None)
+        status, answer = _control(folder, door, "GET", None, LOOK_TIMEOUT_S)
     except OSError:
         return {}
     return dict(answer) if status == 200 else {}
@@ -61,13 +63,14 @@ def retire(folder: Path, door: Process, server: Process) -> None:
 
 def _changed(folder: Path, door: Process, method: str, server: Process) -> None:
     try:
-        status, answer = _control(folder, door, method, server.to_json() if method == "POST" else None)
+        document = server.to_json() if method == "POST" else None
+        status, answer = _control(folder, door, method, document, front.DRAIN_S + 20)
     except OSError as error:
-        raise FailedError(f"the front does not answer: {trim(str(error))}", hint="evctl serving") from error
+        raise FailedError(f"the front does not answer: {trim(str(error))}", hint=AGAIN) from error
     if status != 200 or answer.get("port") != server.port:
-        raise FailedError(f"the front did not switch ({status})", hint="evctl serving stop, then evctl serving start")
+        raise FailedError(f"the front did not switch ({status})", hint=AGAIN)
 
 
-def _control(folder: Path, door: Process, method: str, document: Any) -> tuple[int, Any]:
+def _control(folder: Path, door: Process, method: str, document: Any, timeout_s: float) -> tuple[int, Any]:
     headers = {"x-evctl-token": (folder / "front.token").read_text()}
-    return call(door.port, method, front.CONTROL, document, headers, timeout_s=front.DRAIN_S + 20)
+    return call(door.port, method, front.CONTROL, document, headers, timeout_s=timeout_s)

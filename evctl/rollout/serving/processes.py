@@ -45,6 +45,7 @@ class Process:
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+                os.kill(self.pid, signal.SIGCONT)  # one that was stopped would not see it
             deadline = time.monotonic() + patience
             while self.alive and time.monotonic() < deadline:
                 time.sleep(0.02)
