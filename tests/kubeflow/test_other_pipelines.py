@@ -57,7 +57,9 @@ def looping(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def loop(spec: dict[str, Any]) -> str:
-    return next(key for key in spec["root"]["dag"]["tasks"] if "for-loop" in key or ("shards" in key and "list" not in key))
+    return next(
+        key for key in spec["root"]["dag"]["tasks"] if "for-loop" in key or ("shards" in key and "list" not in key)
+    )
 
 
 def start(kubeflow: Kubeflow, spec: dict[str, Any], plan: Plan, *, seconds: float = 3600) -> str:
