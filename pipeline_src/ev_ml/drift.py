@@ -140,9 +140,11 @@ class _Sizes:
     vehicles: int
     weeks: int
 
-    def spread(self, null: Null, rows: int, known: int) -> Spread:
+    def spread(self, null: Null, rows: int, known: int, design: float = 1.0) -> Spread:
         """Return the null at these sizes against `known` vehicles."""
-        return stats.spread(null, vehicles=self.vehicles, rows=rows, reference_vehicles=known, weeks=self.weeks)
+        return stats.spread(
+            null, vehicles=self.vehicles, rows=rows, reference_vehicles=known, weeks=self.weeks, design=design
+        )
 
 
 def _measure(column: ReferenceColumn, new: Tally, reference: ReferenceProfile, sizes: _Sizes) -> _Measured:
@@ -151,7 +153,10 @@ def _measure(column: ReferenceColumn, new: Tally, reference: ReferenceProfile, s
     spread = sizes.spread(column.null, new.present, known)
     if new.present == 0 or not any(column.counts):
         return _Measured(column, 1.0, spread, 0.0, 0.0, 0.0, 0.0, new)
-    before, after = stats.shares(column.counts), stats.shares(new.counts)
+    before, after, design = stats.shares(column.counts), stats.shares(new.counts), 1.0
+    if column.kinds and new.kinds is not None:
+        before, after, design = stats.standardised(np.asarray(column.kinds), new.kinds)
+        spread = sizes.spread(column.null, new.present, known, design)
     q_before = quantiles(np.asarray(column.counts), column.edges, column.low, column.high)
     q_after = quantiles(new.counts, column.edges, column.low, column.high, new.tail)
     moved = stats.wasserstein(q_before, q_after, column.std)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from ev_ml.drift_stats import QUANTILES, Floats
 
+KIND_COLUMNS = ("is_drive", "is_charge", "is_rest")
+"""The features that say what a session is."""
+
 TAIL_STEPS = 8
 """Bins an octave for values outside the reference's range: enough to recognise another unit."""
 
@@ -27,6 +30,8 @@ class Tally:
     counts: NDArray[np.int64]
     missing: int = 0
     tail: Counter[int] = field(default_factory=Counter)
+    kinds: NDArray[np.int64] | None = None
+    """The counts by kind of session, shape (kinds, bins); None where kinds are not told apart."""
 
     @property
     def present(self) -> int:
@@ -43,6 +48,8 @@ class Tally:
         self.counts = self.counts + other.counts
         self.missing += other.missing
         self.tail.update(other.tail)
+        if self.kinds is not None and other.kinds is not None:
+            self.kinds = self.kinds + other.kinds
 
 
 def inner_edges(sample: Floats, bins: int) -> tuple[float, ...]:
@@ -71,6 +78,16 @@ def tally(values: Floats, edges: Sequence[float], low: float, high: float) -> Ta
     if present and (kept.min() < low or kept.max() > high):
         result.tail.update(tail_keys(kept[(kept < low) | (kept > high)]))
     return result
+
+
+def tally_kinds(values: Floats, kinds: NDArray[np.intp], edges: Sequence[float], low: float, high: float) -> Tally:
+    """Count one column of one batch by kind of session."""
+    parts = [tally(values[kinds == kind], edges, low, high) for kind in range(len(KIND_COLUMNS))]
+    whole = parts[0]
+    whole.kinds = np.stack([part.counts for part in parts])
+    for part in parts[1:]:
+        whole.merge(part)
+    return whole
 
 
 def tail_keys(values: Floats) -> dict[int, int]:
@@ -151,3 +168,12 @@ def row_weeks(table: Any) -> NDArray[np.int64]:
     seconds = np.nan_to_num(stamps.to_numpy(zero_copy_only=False).astype(np.float64), nan=0.0)
     weeks: NDArray[np.int64] = (seconds // (7 * 86_400)).astype(np.int64)
     return weeks
+
+
+def row_kinds(table: Any) -> NDArray[np.intp] | None:
+    """Return each row's kind of session, an index into `KIND_COLUMNS`; None where the columns are not there."""
+    if not set(KIND_COLUMNS) <= set(table.schema.names):
+        return None
+    columns = [np.nan_to_num(to_float(table.column(name))) for name in KIND_COLUMNS]
+    found: NDArray[np.intp] = np.argmax(np.stack(columns), axis=0)
+    return found

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ev_ml.drift_bins import Tally, row_weeks, tally, to_float
+from ev_ml.drift_bins import Tally, row_kinds, row_weeks, tally, tally_kinds, to_float
 from ev_ml.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,9 +51,12 @@ class DriftProfile:
         self.rows += batch.num_rows
         self._vehicles.update(hash_ids(batch.column("vehicle_id")))
         self.weeks.update(np.unique(row_weeks(batch)).tolist())
+        kinds = row_kinds(batch)
         for column in self.reference.features:
-            values = to_float(batch.column(column.name))
-            self.features[column.name].merge(tally(values, column.edges, column.low, column.high))
+            values, bins = to_float(batch.column(column.name)), (column.edges, column.low, column.high)
+            told = kinds if column.kinds else None
+            found = tally(values, *bins) if told is None else tally_kinds(values, told, *bins)
+            self.features[column.name].merge(found)
         if predict is not None and self.score is not None and self.reference.score is not None:
             self._add_scores(batch, predict, self.score, self.reference.score)
 
@@ -77,6 +80,7 @@ class DriftProfile:
             "weeks": sorted(self.weeks),
             "classes": self.class_counts.tolist(),
             "columns": {n: (t.counts.tolist(), t.missing, sorted(t.tail.items())) for n, t in tallies.items()},
+            "kinds": {n: t.kinds.tolist() for n, t in tallies.items() if t.kinds is not None},
         }
 
     def _add_scores(self, batch: pa.RecordBatch, predict: Predict, score: Tally, column: ReferenceColumn) -> None:
@@ -135,4 +139,4 @@ def _count(path: Path, group: int | None, profile: DriftProfile, predict: Predic
 
 def _empty(column: ReferenceColumn) -> Tally:
     counts: NDArray[np.int64] = np.zeros(len(column.counts), dtype=np.int64)
-    return Tally(counts)
+    return Tally(counts, kinds=np.zeros((len(column.kinds), len(counts)), dtype=np.int64) if column.kinds else None)

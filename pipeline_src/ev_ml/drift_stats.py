@@ -60,14 +60,18 @@ class Spread:
     week_missing: float = 0.0
 
 
-def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int, weeks: int = 1) -> Spread:
+def spread(
+    null: Null, *, vehicles: int, rows: int, reference_vehicles: int, weeks: int = 1, design: float = 1.0
+) -> Spread:
     """Scale the block variances to a comparison of `vehicles` with `reference_vehicles`.
+
+    `design` is what weighting kinds of sessions multiplies the variance by (`standardised`).
 
     Satterthwaite's two-moment chi-square (Rao and Scott 1984). New data with fewer rows a vehicle than the
     blocks had vary more, at most in inverse proportion; what weeks differ by averages out over `weeks` only.
     """
     size = 1.0 / max(vehicles, 1) + 1.0 / max(reference_vehicles, 1)
-    fewer = max(1.0, null.block_rows / max(rows / max(vehicles, 1), 1.0))
+    fewer = max(1.0, null.block_rows / max(rows / max(vehicles, 1), 1.0)) * design
     mean = null.psi_trace * size * fewer
     df = max(1.0, null.psi_trace**2 / null.psi_square) if null.psi_square > 0 else 1.0
     held = max(weeks, 1)
@@ -75,7 +79,7 @@ def spread(null: Null, *, vehicles: int, rows: int, reference_vehicles: int, wee
         psi_scale=mean / df,
         psi_df=df,
         shift_sd=float(np.sqrt(null.shift_var * size * fewer)),
-        missing_var=null.missing_var * size * fewer,
+        missing_var=null.missing_var * size * fewer / design,
         size=size,
         week_psi=null.week_psi / held,
         week_shift=null.week_shift / float(np.sqrt(held)),
@@ -123,6 +127,30 @@ def shares(counts: Sequence[int] | NDArray[Any]) -> Floats:
     array = np.asarray(counts, dtype=np.float64)
     total = array.sum()
     return array / total if total > 0 else array
+
+
+MIN_KIND = 0.2
+"""A kind of session is compared when the new data has at least this share of what the reference has of it."""
+
+
+def standardised(reference: NDArray[Any], new: NDArray[Any]) -> tuple[Floats, Floats, float]:
+    """Return both sides' shares at the reference's mix of kinds, and what the weighting does to the variance.
+
+    A week in which more was driven than charged is no drift of the currents (direct standardisation, as rates are
+    made comparable over age groups). The last is Kish's design effect, sum of w^2 / p over kinds.
+
+    Args:
+        reference: counts, shape (kinds, bins). new: the same of the new data.
+    """
+    before, after = reference.sum(axis=1).astype(float), new.sum(axis=1).astype(float)
+    held = (before > 0) & (after > 0)
+    if held.any():
+        held &= after / after.sum() >= MIN_KIND * before / before.sum()
+    if not held.any():
+        return shares(reference.sum(axis=0)), shares(new.sum(axis=0)), 1.0
+    weight, mix = before[held] / before[held].sum(), after[held] / after[held].sum()
+    sides = [weight @ (side[held] / side[held].sum(axis=1, keepdims=True)) for side in (reference, new)]
+    return sides[0], sides[1], float(np.sum(weight**2 / mix))
 
 
 def coarse_groups(reference: Floats) -> NDArray[np.intp]:

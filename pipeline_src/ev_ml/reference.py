@@ -50,6 +50,8 @@ class ReferenceColumn:
     mean: float
     std: float
     null: Null
+    kinds: tuple[tuple[int, ...], ...] = ()
+    """The counts by kind of session; empty where kinds are not told apart."""
 
     @property
     def missing_rate(self) -> float:
@@ -147,4 +149,5 @@ def _column(document: Mapping[str, Any]) -> ReferenceColumn:
     values = dict(document)
     values["null"] = Null(**values["null"])
     values["edges"], values["counts"] = tuple(values["edges"]), tuple(values["counts"])
+    values["kinds"] = tuple(tuple(row) for row in values.get("kinds", ()))
     return ReferenceColumn(**values)

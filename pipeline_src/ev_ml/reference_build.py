@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ev_ml.drift_bins import bin_index, inner_edges, row_weeks, to_float
+from ev_ml.drift_bins import KIND_COLUMNS, bin_index, inner_edges, row_kinds, row_weeks, to_float
 from ev_ml.drift_blocks import BlockSums
 from ev_ml.drift_stats import Floats
 from ev_ml.reference import ReferenceColumn, ReferenceProfile, ReferenceProfileError
@@ -30,28 +30,30 @@ NOT_FEATURES = frozenset({"vehicle_id", "session_id", "session_start", "session_
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A row group's week-by-vehicle blocks: each row's block, each block's week, each row's vehicle."""
+    """A row group's week-by-vehicle blocks: each row's block, each block's week, each row's vehicle and kind."""
 
     row: NDArray[np.intp]
     week: NDArray[np.int64]
     vehicle: NDArray[Any]
+    kind: NDArray[np.intp] | None = None
 
     @staticmethod
-    def of(vehicle: NDArray[Any], weeks: NDArray[np.int64]) -> Blocks:
+    def of(vehicle: NDArray[Any], weeks: NDArray[np.int64], kind: NDArray[np.intp] | None = None) -> Blocks:
         """Number the blocks of these rows."""
         _, code = np.unique(vehicle, return_inverse=True)
         keys, row = np.unique(np.stack([code, weeks]), axis=1, return_inverse=True)
-        return Blocks(row.ravel(), keys[1], vehicle)
+        return Blocks(row.ravel(), keys[1], vehicle, kind)
 
 
 class Column:
     """One column's running counts and moments."""
 
-    def __init__(self, name: str, edges: tuple[float, ...]) -> None:
+    def __init__(self, name: str, edges: tuple[float, ...], kinds: int = 1) -> None:
         self.name = name
         self.edges = edges
-        self.counts = np.zeros(len(edges) + 1, dtype=np.int64)
-        self.sums = BlockSums(len(edges) + 1)
+        self.kinds = kinds
+        self.counts = np.zeros((kinds, len(edges) + 1), dtype=np.int64)
+        self.sums = BlockSums(len(edges) + 1, kinds)
         self.missing, self.n, self.mean, self.m2 = 0, 0, 0.0, 0.0
         self.low, self.high = np.inf, -np.inf
 
@@ -60,9 +62,11 @@ class Column:
         present = np.isfinite(values)
         kept = values[present]
         index = bin_index(kept, self.edges)
-        self.counts += np.bincount(index, minlength=len(self.counts))
+        kind = blocks.kind if self.kinds > 1 else None
+        flat = index if kind is None else kind[present] * self.counts.shape[1] + index
+        self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
         self.missing += int(values.size - kept.size)
-        self.sums.add(index, present, blocks.row, blocks.week)
+        self.sums.add(index, present, blocks.row, blocks.week, kind)
         if kept.size == 0:
             return
         self.low, self.high = min(self.low, float(kept.min())), max(self.high, float(kept.max()))
@@ -82,11 +86,12 @@ class Column:
             edges=self.edges,
             low=0.0 if empty else self.low,
             high=0.0 if empty else self.high,
-            counts=tuple(int(c) for c in self.counts),
+            counts=tuple(int(c) for c in self.counts.sum(axis=0)),
             missing=self.missing,
             mean=self.mean,
             std=float(np.sqrt(self.m2 / self.n)) if self.n else 0.0,
             null=self.sums.null(self.counts),
+            kinds=tuple(tuple(int(c) for c in row) for row in self.counts) if self.kinds > 1 else (),
         )
 
 
@@ -142,7 +147,7 @@ class Scores:
             "score": self.column.finish("probability"),
             "classes": self.classes,
             "class_counts": tuple(int(c) for c in self.counts),
-            "class_null": self.sums.null(self.counts),
+            "class_null": self.sums.null(self.counts[None, :]),
             "score_vehicles": len(self.vehicles),
         }
 
@@ -168,7 +173,7 @@ def build(
         weeks_seen: set[int] = set()
         for table, vehicle in _row_groups(file):
             weeks = row_weeks(table)
-            blocks = Blocks.of(vehicle, weeks)
+            blocks = Blocks.of(vehicle, weeks, row_kinds(table))
             vehicles.update(np.unique(vehicle).tolist())
             weeks_seen.update(int(week) for week in np.unique(weeks))
             for column in columns:
@@ -189,7 +194,11 @@ def _sampled(file: pq.ParquetFile, names: Sequence[str], scores: Scores | None) 
             parts[name].append(to_float(some.column(name)).copy())
         if scores:
             scores.add_sample(some.select(names), vehicle[::step], whole=step == 1)
-    return [Column(name, inner_edges(np.concatenate(parts[name]), BINS)) for name in names]
+    kinds = len(KIND_COLUMNS) if set(KIND_COLUMNS) <= set(names) else 1
+    return [
+        Column(name, inner_edges(np.concatenate(parts[name]), BINS), 1 if name in KIND_COLUMNS else kinds)
+        for name in names
+    ]
 
 
 def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[pa.Table, NDArray[Any]]]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ev_ml.drift import DriftConfig, DriftReport, compare
 from ev_ml.drift_profile import DriftProfile, profile_of
+from ev_ml.drift_stats import standardised
 from ev_ml.errors import DataError
 from ev_ml.reference import ReferenceProfile, ReferenceProfileError, build_reference
 from tests.ml.drift_data import write_fleet
@@ -338,6 +339,26 @@ def test_weeks_that_differ_as_a_whole_raise_the_bar(tmp_path):
     another = write_fleet(tmp_path / "n.parquet", seed=8, change={"f00": lambda x: x + 0.5})
     judged = {c.name: c for c in compare(reference, profile_of(another, reference), CONFIG).features}
     assert not judged["f00"].drifted
+
+
+def test_another_mix_of_kinds_is_no_drift_of_what_is_measured_in_them():
+    driven, charged = np.array([80, 20, 0]), np.array([0, 10, 90])
+    reference = np.stack([6 * driven, 4 * charged])
+    before, after, design = standardised(reference, np.stack([2 * driven, 8 * charged]))
+    np.testing.assert_allclose(before, after)
+    np.testing.assert_allclose(before, reference.sum(axis=0) / reference.sum())
+    assert design == pytest.approx(0.6**2 / 0.2 + 0.4**2 / 0.8)
+
+
+def test_a_kind_that_is_hardly_there_is_left_out_on_both_sides():
+    reference, new = np.array([[60, 40], [0, 100]]), np.array([[70, 30], [0, 1]])
+    before, after, design = standardised(reference, new)
+    assert (before.tolist(), after.tolist(), design) == ([0.6, 0.4], [0.7, 0.3], 1.0)
+
+
+def test_without_any_kind_in_common_the_whole_is_compared():
+    before, after, design = standardised(np.array([[5, 5], [0, 0]]), np.array([[0, 0], [1, 3]]))
+    assert (before.tolist(), after.tolist(), design) == ([0.5, 0.5], [0.25, 0.75], 1.0)
 
 
 def test_a_config_takes_only_its_own_settings():
