@@ -13,7 +13,7 @@ from html import escape
 
 WIDTH = 360
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 38
-LABEL_CHARS = 20
+LABEL_CHARS = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def bars(items: Sequence[Bar], *, title: str, top: float | None = None) -> str:
         return ""
     values = [v for bar in items for v in (bar.value, bar.high) if v is not None and math.isfinite(v)]
     limit = top or max(values, default=0.0) or 1.0
-    row, label_width = 30, 158
+    row, label_width = 30, 170
     wide = WIDTH - label_width - 52
     parts = []
     for index, bar in enumerate(items):
