@@ -10,6 +10,7 @@ import pytest
 from ev_ml.evaluation_html import evaluation_html
 from evctl import drift_history
 from evctl.backends.base import Artifact, Gate, Outputs, RegisteredModel, Run, RunState, TaskState, TaskStatus
+from evctl.commands.compare import compare_lines
 from evctl.compare import comparison
 from evctl.errors import FailedError
 from evctl.profile import Profile, StoreSettings
@@ -273,6 +274,14 @@ def test_a_comparison_gives_differences_and_what_changed(tmp_path):
     assert found["gate"]["decision"]["changed"]
     assert found["tasks"][0]["states"] == ["SUCCEEDED", "CACHED"]
     json.dumps(found, allow_nan=False)
+
+
+def test_whole_numbers_read_whole_and_what_changed_is_marked(tmp_path):
+    rows = {"first": 208737.0, "second": 10752.0, "changed": True}
+    found = comparison(a_run(), None, a_run(run_id="r2"), None) | {"data": {"rows": rows}}
+    [line] = [line for line in map(str, compare_lines(found)) if "data rows" in line]
+    assert "208,737" in line
+    assert line.rstrip().endswith("changed")
 
 
 def test_a_run_compared_with_itself_changes_nothing(tmp_path):

@@ -55,7 +55,8 @@ def _text(value: Any) -> str:
     if value is None or value == []:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        # Kubeflow's metadata knows no whole numbers
+        return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
     if isinstance(value, list):
         return "; ".join(map(str, value))
     return str(value)

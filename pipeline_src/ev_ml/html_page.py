@@ -48,8 +48,8 @@ background:var(--other)}code{font-size:.86em;overflow-wrap:anywhere} dl{display:
 grid-template-columns:minmax(110px,max-content) 1fr;gap:4px 16px;margin:0}dt{color:var(--soft)} dd{
 margin:0;overflow-wrap:anywhere} @media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;
 --soft:#444;--line:#bbb;--track:#eee;--accent:#1f5fbf; --other:#999;--good:#1a7f43;--bad:#b3261e;
---warn:#8a5a00}body{font-size:11pt}main{max-width:none;padding:0}.scroll{overflow:visible} .matrix{min-width:0}table{font-size:.7rem}
-th,td{padding:3px 4px}*{print-color-adjust:exact;
+--warn:#8a5a00}body{font-size:11pt}main{max-width:none;padding:0}.scroll{overflow:visible}
+.matrix{min-width:0}table{font-size:.7rem} th,td{padding:3px 4px}*{print-color-adjust:exact;
 -webkit-print-color-adjust:exact}h2{break-after:avoid}}
 """
 
