@@ -53,12 +53,18 @@ class Tally:
 
 
 def inner_edges(sample: Floats, bins: int) -> tuple[float, ...]:
-    """Return the inner edges of quantile bins; none is empty on the sample, and ties stay together."""
+    """Return the inner edges of quantile bins; none is empty on the sample, and ties stay together.
+
+    An edge lies half-way between two values that occur: a sensor's steps then move bins when they move by half a step,
+    up or down, and no edge is anybody's measurement.
+    """
     values = sample[np.isfinite(sample)]
     if values.size == 0:
         return ()
-    cuts = np.quantile(values, np.arange(1, bins) / bins, method="higher")
-    return tuple(float(e) for e in np.unique(cuts) if e > values.min())
+    cuts = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="higher"))
+    known = np.unique(values)
+    at = np.searchsorted(known, cuts[cuts > known[0]])
+    return tuple(float(edge) for edge in np.unique(known[at - 1] / 2 + known[at] / 2))
 
 
 def bin_index(values: Floats, edges: Sequence[float]) -> NDArray[np.intp]:

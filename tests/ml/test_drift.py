@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ev_ml.drift import DriftConfig, DriftReport, compare
+from ev_ml.drift_bins import inner_edges, tally
 from ev_ml.drift_profile import DriftProfile, profile_of
 from ev_ml.drift_stats import standardised
 from ev_ml.errors import DataError
@@ -339,6 +340,15 @@ def test_weeks_that_differ_as_a_whole_raise_the_bar(tmp_path):
     another = write_fleet(tmp_path / "n.parquet", seed=8, change={"f00": lambda x: x + 0.5})
     judged = {c.name: c for c in compare(reference, profile_of(another, reference), CONFIG).features}
     assert not judged["f00"].drifted
+
+
+def test_edges_lie_between_a_sensors_steps_and_leave_no_bin_empty():
+    steps = np.repeat([0.0, 0.5, 1.0, 1.5], [40, 30, 20, 10])
+    edges = inner_edges(steps, 20)
+    assert edges == (0.25, 0.75, 1.25)
+    assert tally(steps, edges, 0.0, 1.5).counts.tolist() == [40, 30, 20, 10]
+    assert tally(steps + 0.3, edges, 0.0, 1.5).counts.tolist() == [0, 40, 30, 30]
+    assert inner_edges(np.full(9, 2.0), 20) == inner_edges(np.array([np.nan]), 20) == ()
 
 
 def test_another_mix_of_kinds_is_no_drift_of_what_is_measured_in_them():
