@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from evctl.errors import FailedError, RefusedError
+from evctl.rollout.files import started_at
 from evctl.rollout.promotion import deploy, promote, rollback, switch
 from evctl.rollout.registry import Published
 from evctl.rollout.serving.keeper import read_roles
@@ -123,6 +125,14 @@ def test_a_front_that_hangs_is_told_in_time_and_replaced(
     assert world.read().state == "stopped"
     switch(target, world, on=True, by="me")
     assert (world.read().state, world.read().url) == ("serving", url)
+
+
+def test_a_service_whose_folder_was_removed_ends(target: ServiceTarget, world: LocalWorld, models: Models) -> None:
+    promote(target, world, models["a"].uri, by="me")
+    pids = (world.read().extra["pid"], world.read().extra["front_pid"])
+    shutil.rmtree(world.folder)
+    until(lambda: not any(started_at(pid) for pid in pids))
+    assert world.read().state == "absent"
 
 
 def test_only_loopback_is_listened_on(target: ServiceTarget, world: LocalWorld, models: Models) -> None:

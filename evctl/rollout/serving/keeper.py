@@ -97,9 +97,16 @@ class Keeper:
         self._save(previous=None)
 
     async def watch(self) -> None:
-        """Start the current server again whenever it has ended; each time in a row a little later."""
+        """Start the current server again whenever it has ended; each time in a row a little later.
+
+        Ends the servers and the front itself once the service's folder is gone: nobody could find them again.
+        """
         while True:
             await asyncio.sleep(LOOK_S)
+            if not self._folder.is_dir():
+                for process in self._roles.values():
+                    await asyncio.to_thread(process.stop)
+                raise SystemExit(0)
             server = self.current
             if server is None or server.alive:
                 continue
@@ -111,7 +118,11 @@ class Keeper:
                 self._starts, self._since = self._starts + 1, time.monotonic()
                 try:
                     await self._start_again(server)
-                except (OSError, subprocess.SubprocessError, UnavailableError) as error:  # a full disk passes; the front stays
+                except (
+                    OSError,
+                    subprocess.SubprocessError,
+                    UnavailableError,
+                ) as error:  # a full disk passes; the front stays
                     print(f"the model server cannot be started: {error}", flush=True)
 
     async def _start_again(self, dead: Process) -> None:
