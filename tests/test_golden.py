@@ -95,9 +95,11 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         patch.setenv("EVCTL_USER", "somebody")
         patch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
         known = Life(folder)
-        _live(known, folder)
-        yield known
-        known.ask("serving", "stop")
+        try:
+            _live(known, folder)
+            yield known
+        finally:
+            run(["serving", "stop", "-q"])
 
 
 def _live(life: Life, folder: Path) -> None:
