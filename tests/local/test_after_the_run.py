@@ -247,7 +247,9 @@ def test_the_winter_fleet_is_drift_with_what_moved_most_first_and_the_second_fle
     assert (code, found["verdict"]) == (7, "DRIFT")
     moved = [feature["drifted"] for feature in found["features"]]
     assert moved == sorted(moved, reverse=True)
-    assert {"ambient_mean_c", "step_resistance_ohm"} <= {f["name"] for f in found["features"][:3]}
+    # winter, and another supplier's cells
+    first = [feature["name"] for feature in found["features"][:5]]
+    assert {"ambient_mean_c", "step_resistance_ohm"} <= set(first), first
     assert drift(registered, "--data-version", "v2")[0] == 0
     history = json.loads(registered.ask("drift", "--history", "-o", "json")[1])["checks"]
     assert [check["verdict"] for check in history] == ["OK", "DRIFT"]
