@@ -182,7 +182,8 @@ class Front:
             return _reply(504, {"error": f"the model server did not answer within {ANSWER_S:.0f} s"})
         except (Broken, OSError) as error:
             server = self.keeper.current
-            if server and not server.alive:
+            # one that refuses connections is dying, or comes up again: alive as a process only
+            if (server and not server.alive) or isinstance(error, ConnectionRefusedError):
                 told = "the model server has ended and is being started again"
                 return _reply(503, {"error": told}, ("retry-after", "2"))
             return _reply(502, {"error": f"the model server does not answer: {type(error).__name__}"})
