@@ -55,6 +55,10 @@ def says(name: str, delay: float = 0.0) -> Answer:
     return answer
 
 
+async def hangs_up(head: bytes, reader: Reader, writer: Writer) -> None:
+    writer.close()
+
+
 async def exchange(port: int, request: bytes, *, until: bytes | None = None) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
@@ -167,8 +171,14 @@ def test_no_server_none_that_answers_and_one_that_is_slow_are_told_apart(
         await closed[0].wait_closed()
         await switched(port, gone)
         told = await exchange(port, request("GET", "/"))
+        assert b"503" in told[:20]
+        assert b"retry-after: 2" in told
+        mute, model = await upstream(hangs_up)
+        await switched(port, model)
+        told = await exchange(port, request("GET", "/"))
         assert b"502" in told[:20]
         assert b"does not answer" in told
+        mute.close()
 
     run(tmp_path, test)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import joblib
@@ -26,7 +28,10 @@ class Trap:
 
 
 class Gone:
-    """A class that the server does not have."""
+    """Its module is one that the server does not have."""
+
+
+Gone.__module__ = "a_module_of_another_image"
 
 
 def rewritten(folder: Path) -> None:
@@ -64,7 +69,7 @@ def ended(bundle: Path, work: Path) -> str:
     ],
 )
 def test_a_bundle_that_is_not_right_is_refused_in_one_line(
-    damage: str, told: str, good_bundle: Path, tmp_path: Path
+    damage: str, told: str, good_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, sprung = tmp_path / "b", tmp_path / "sprung"
     shutil.copytree(good_bundle, bundle)
@@ -92,6 +97,9 @@ def test_a_bundle_that_is_not_right_is_refused_in_one_line(
         (bundle / "golden.json").write_text("[]")
         rewritten(bundle)
     else:
+        module = types.ModuleType(Gone.__module__)
+        module.Gone = Gone  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, Gone.__module__, module)
         joblib.dump(Gone(), bundle / "model.joblib")
         rewritten(bundle)
     said = ended(bundle, tmp_path / "work")
