@@ -30,6 +30,7 @@ test: setup-dev ## set everything up, then all tests this machine can run
 
 lint: setup-dev ## style and import rules
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports --no-cache
 
 types: setup-dev ## mypy, strict

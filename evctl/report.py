@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evctl import drift_history
 from evctl.backends.base import Artifact, Backend, Outputs, Run
 from evctl.documents import run_document
+from evctl.drift import history
 from evctl.errors import EvctlError, UnavailableError, trim
 from evctl.profile import Profile
 from evctl.report_page import report_page
@@ -43,7 +43,7 @@ def render(profile: Profile, run: Run, outputs: Outputs | None, fetch: Callable[
     evaluation = document_of(artifacts.get("evaluate_fault_model.evaluation"), fetch)
     validation = document_of(artifacts.get("validate_battery_data.report"), fetch)
     version = run.model.version if run.model else None
-    checks = [check for check in drift_history.read(profile.name) if version and check.get("model") == version]
+    checks = [check for check in history.read(profile.name) if version and check.get("model") == version]
     return report_page(
         run_document(run),
         evaluation=evaluation,

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from ev_pipeline.settings import SecretMount
-from evctl import doctor_local
-from evctl.doctor import Check, checks_for, diagnose, document, failed, passed, warned, worst
+from evctl.doctor import local
+from evctl.doctor.checks import Check, checks_for, diagnose, document, failed, passed, warned, worst
 from evctl.errors import UnavailableError
 from evctl.profile import ChannelSettings, NotifySettings, Profile, ServingSettings, StoreSettings
 
@@ -58,7 +58,7 @@ def test_the_worst_status_wins(statuses, expected):
 def test_a_state_folder_that_is_a_file_is_told(stranger):
     stranger.parent.mkdir(exist_ok=True)
     stranger.write_text("")
-    finding = doctor_local.state_folder()
+    finding = local.state_folder()
     assert finding.status == "fail"
     assert "EVCTL_HOME" in finding.fix
 
@@ -66,29 +66,29 @@ def test_a_state_folder_that_is_a_file_is_told(stranger):
 def test_a_damaged_run_index_is_a_warning(stranger):
     stranger.mkdir()
     (stranger / "state.db").write_bytes(b"not a database at all" * 100)
-    assert doctor_local.ledger().status == "warn"
+    assert local.ledger().status == "warn"
 
 
 def test_a_full_disk_is_a_failure(stranger, monkeypatch):
     usage = type("U", (), {"free": 1000})
-    monkeypatch.setattr(doctor_local.shutil, "disk_usage", lambda path: usage)
-    assert doctor_local.disk_space().status == "fail"
+    monkeypatch.setattr(local.shutil, "disk_usage", lambda path: usage)
+    assert local.disk_space().status == "fail"
 
 
 def test_missing_secret_keys_are_named_and_never_shown(stranger):
     mount = SecretMount(name="s", keys=("TOKEN", "OTHER"))
     (stranger / "secrets" / "s").mkdir(parents=True)
     (stranger / "secrets" / "s" / "TOKEN").write_text("hunter2")
-    finding = doctor_local.secret_keys(profile(stranger, secrets=(mount,)))
+    finding = local.secret_keys(profile(stranger, secrets=(mount,)))
     assert finding.status == "fail"
     assert finding.message == "missing: OTHER"
 
 
 def test_a_channel_without_its_url_is_a_warning(stranger, monkeypatch):
     settings = NotifySettings(channels=(ChannelSettings(name="ops", kind="webhook", url_env="HOOK"),))
-    assert "ops" in doctor_local.channels(profile(stranger, notify=settings)).message
+    assert "ops" in local.channels(profile(stranger, notify=settings)).message
     monkeypatch.setenv("HOOK", "http://127.0.0.1:1/")
-    assert doctor_local.channels(profile(stranger, notify=settings)).status == "pass"
+    assert local.channels(profile(stranger, notify=settings)).status == "pass"
 
 
 def test_a_taken_port_is_a_warning(stranger):
@@ -96,21 +96,21 @@ def test_a_taken_port_is_a_warning(stranger):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        found = doctor_local.serving_port(profile(stranger, serving=ServingSettings(port=port)))
+        found = local.serving_port(profile(stranger, serving=ServingSettings(port=port)))
     assert found.status == "warn"
 
 
 def test_a_store_that_cannot_be_opened_is_a_failure(stranger):
     stranger.mkdir()
     (stranger / "store").write_text("")
-    results = diagnose([Check("store", lambda: doctor_local.store_works(profile(stranger)))])
+    results = diagnose([Check("store", lambda: local.store_works(profile(stranger)))])
     assert results[0].status == "fail"
 
 
 def test_contradicting_drift_settings_are_told(stranger):
     from evctl.profile import DriftSettings
 
-    found = doctor_local.profile_valid(profile(stranger, drift=DriftSettings(persistence=3, window=2)))
+    found = local.profile_valid(profile(stranger, drift=DriftSettings(persistence=3, window=2)))
     assert found.status == "fail"
 
 

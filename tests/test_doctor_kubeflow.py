@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from evctl import doctor_kubeflow_cluster as cluster_checks
-from evctl import doctor_kubeflow_judge as judge
-from evctl.doctor import Check, Result, diagnose
-from evctl.doctor_kubeflow import engine_checks
+from evctl.doctor import cluster as cluster_checks
+from evctl.doctor import judge
+from evctl.doctor.checks import Check, Result, diagnose
+from evctl.doctor.kubeflow import engine_checks
 from evctl.profile import Profile
 from tests.cluster.harness import Authority, free_port
 from tests.fakes.faults import Answer, FaultServer, refuse

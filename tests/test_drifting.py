@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from evctl import drift_actions, drift_history, drifting
 from evctl.commands.drift import check_lines, history_lines
+from evctl.drift import actions, checking, history
 from evctl.errors import NotFoundError, UnavailableError, UsageError
-from evctl.notify_message import drift_message
+from evctl.notify.message import drift_message
 from evctl.profile import DriftSettings, Profile, StoreSettings
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
@@ -17,7 +17,7 @@ PAST = [{"verdict": "DRIFT", "model": "v1-a", "at": "2026-11-23T10:00:00Z"}]
 
 
 def decide(verdict="DRIFT", past=(), open_run=None, **settings):
-    return drift_history.decide(verdict, "v1-a", past, DriftSettings(**settings), NOW, open_run)
+    return history.decide(verdict, "v1-a", past, DriftSettings(**settings), NOW, open_run)
 
 
 def test_drift_alone_retrains_by_default():
@@ -46,15 +46,15 @@ def test_checks_of_another_model_do_not_count():
 
 def test_the_same_data_checked_again_is_no_further_window():
     past = [PAST[0] | {"data_digest": "week-1"}]
-    again = drift_history.decide("DRIFT", "v1-a", past, DriftSettings(persistence=2, window=3), NOW, None, "week-1")
+    again = history.decide("DRIFT", "v1-a", past, DriftSettings(persistence=2, window=3), NOW, None, "week-1")
     assert again.reason == "1 of the last 3 checks said DRIFT, 2 must"
-    assert drift_history.decide("DRIFT", "v1-a", past, DriftSettings(persistence=2, window=3), NOW, None, "b").retrain
+    assert history.decide("DRIFT", "v1-a", past, DriftSettings(persistence=2, window=3), NOW, None, "b").retrain
 
 
 def test_a_window_counts_as_its_newest_check_says():
     past = [PAST[0] | {"data_digest": "w1"}, PAST[0] | {"data_digest": "w1", "verdict": "DATA_QUALITY"}]
     settings = DriftSettings(persistence=2, window=3)
-    assert not drift_history.decide("DRIFT", "v1-a", past, settings, NOW, None, "w2").retrain
+    assert not history.decide("DRIFT", "v1-a", past, settings, NOW, None, "w2").retrain
 
 
 def test_a_second_run_waits_for_the_first_and_for_the_cool_down():
@@ -65,12 +65,12 @@ def test_a_second_run_waits_for_the_first_and_for_the_cool_down():
 
 
 def test_the_history_keeps_each_check_in_order_and_survives_a_torn_line(stranger):
-    drift_history.append("local", {"verdict": "OK", "at": "1"})
-    with drift_history.history_file("local").open("ab") as file:
+    history.append("local", {"verdict": "OK", "at": "1"})
+    with history.history_file("local").open("ab") as file:
         file.write(b'{"verdict": "DRI')
-    drift_history.append("local", {"verdict": "DRIFT", "at": "2"})
-    assert [check["verdict"] for check in drift_history.read("local")] == ["OK", "DRIFT"]
-    assert drift_history.read("prod") == []
+    history.append("local", {"verdict": "DRIFT", "at": "2"})
+    assert [check["verdict"] for check in history.read("local")] == ["OK", "DRIFT"]
+    assert history.read("prod") == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
@@ -78,14 +78,14 @@ def test_a_read_only_history_is_one_clear_error(stranger):
     stranger.mkdir(parents=True)
     stranger.chmod(0o500)
     with pytest.raises(UnavailableError):
-        drift_history.append("local", {"verdict": "OK"})
+        history.append("local", {"verdict": "OK"})
 
 
 def test_a_history_where_a_file_is_in_the_way_is_one_clear_error(stranger):
     stranger.mkdir(parents=True)
     (stranger / "drift").write_text("")
     with pytest.raises(UnavailableError, match="drift history"):
-        drift_history.append("local", {"verdict": "OK"})
+        history.append("local", {"verdict": "OK"})
 
 
 @pytest.fixture
@@ -95,19 +95,19 @@ def profile(stranger) -> Profile:
 
 def test_without_a_model_there_is_nothing_to_compare_with(profile):
     with pytest.raises(NotFoundError, match="no model is registered"):
-        drifting.check(profile, data_version="v2")
+        checking.check(profile, data_version="v2")
 
 
 def test_the_data_must_be_named_once(profile):
     with pytest.raises(UsageError):
-        drifting.check(profile)
+        checking.check(profile)
     with pytest.raises(UsageError):
-        drifting.check(profile, data_version="v2", uri="x.csv")
+        checking.check(profile, data_version="v2", uri="x.csv")
 
 
 def test_a_file_cannot_be_retrained_on_without_a_version(profile):
     with pytest.raises(UsageError, match="data version"):
-        drifting.check(profile, uri="x.csv", submit=lambda version: "r")
+        checking.check(profile, uri="x.csv", submit=lambda version: "r")
 
 
 CHECK = {
@@ -147,8 +147,8 @@ def test_each_check_of_data_that_could_not_be_brought_in_is_news():
 
 
 def test_an_alert_is_only_for_drift_and_broken_data(profile):
-    assert drift_actions.alert(profile, CHECK | {"verdict": "OK"}) is None
-    assert "no channel is configured" in drift_actions.alert(profile, CHECK)
+    assert actions.alert(profile, CHECK | {"verdict": "OK"}) is None
+    assert "no channel is configured" in actions.alert(profile, CHECK)
 
 
 def test_an_alert_has_one_key_for_the_same_data_model_and_verdict():

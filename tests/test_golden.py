@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from evctl.cli import VERBS, run
-from evctl.schemas import DOCUMENTS
+from evctl.schemas.verbs import DOCUMENTS
 
 pytestmark = [pytest.mark.local, pytest.mark.slow, pytest.mark.xdist_group("golden"), pytest.mark.timeout(900)]
 UPDATE = bool(os.environ.get("EVCTL_UPDATE_GOLDEN"))

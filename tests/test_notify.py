@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from evctl.notify import notify, notify_run, test_message
-from evctl.notify_message import clean, run_message
+from evctl.notify.message import clean, run_message
+from evctl.notify.sending import notify, notify_run, test_message
 
 HOSTILE = (
     "<!channel> @everyone [click](http://evil) `rm -rf` <script>alert(1)</script>\x1b[31m\x00\u202e "
@@ -353,6 +353,6 @@ def test_each_test_message_is_new():
 
 def test_importing_notify_loads_nothing_heavy():
     heavy = "('apprise', 'httpx', 'requests', 'pydantic', 'typer')"
-    code = f"import sys, evctl.notify; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, evctl.notify.sending; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

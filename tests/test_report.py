@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ev_ml.evaluation_html import evaluation_html
-from evctl import drift_history
 from evctl.backends.base import Artifact, Gate, Outputs, RegisteredModel, Run, RunState, TaskState, TaskStatus
 from evctl.commands.compare import compare_lines
 from evctl.compare import comparison
+from evctl.drift import history
 from evctl.errors import FailedError
 from evctl.profile import Profile, StoreSettings
 from evctl.report import render
@@ -106,7 +106,9 @@ def poisoned(value):
     if isinstance(value, list):
         return [poisoned(entry) for entry in value]
     if isinstance(value, dict):
-        free = not set(value) & (set(RUN) | set(CHECK) | set(EVALUATION) | {"recall", "decision", "version", "name", "metric"})
+        free = not set(value) & (
+            set(RUN) | set(CHECK) | set(EVALUATION) | {"recall", "decision", "version", "name", "metric"}
+        )
         return {(key + HOSTILE if free else key): poisoned(entry) for key, entry in value.items()}
     return value
 
@@ -228,8 +230,8 @@ def no_fetch(artifact, target):
 
 def test_a_report_gathers_artifacts_and_the_newest_check_of_its_model(tmp_path, stranger):
     profile = Profile(name="local", store=StoreSettings(uri=str(tmp_path)))
-    drift_history.append("local", CHECK | {"verdict": "OK", "model": "other"})
-    drift_history.append("local", CHECK)
+    history.append("local", CHECK | {"verdict": "OK", "model": "other"})
+    history.append("local", CHECK)
     text = Structure(render(profile, a_run(), some_outputs(tmp_path), no_fetch)).text
     for word in ("Registered", "DRIFT: v3", "hist_gradient_boosting", "abc", "d1", "Recall per class"):
         assert word in text

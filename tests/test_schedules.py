@@ -19,9 +19,9 @@ from evctl.cli import run
 from evctl.cron import cron_fields
 from evctl.errors import NotFoundError, UsageError
 from evctl.profile_files import load_profile
-from evctl.schedules import Schedule, Standing, changes, declared, kubeflow_cron, next_fire
-from evctl.schedules_kubeflow import API, RecurringRuns, Target
-from evctl.schedules_local import Crontab
+from evctl.schedules.base import Schedule, Standing, changes, declared, kubeflow_cron, next_fire
+from evctl.schedules.kubeflow import API, RecurringRuns, Target
+from evctl.schedules.local import Crontab
 from tests.kubeflow.recorded import load
 
 PROFILE = """

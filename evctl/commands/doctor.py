@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
-from evctl.doctor import Result, checks_for, diagnose, document, worst
+from evctl.doctor.checks import Result, checks_for, diagnose, document, worst
 from evctl.output import emit
 
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗"}

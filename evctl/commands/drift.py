@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from evctl import drift_actions, drift_history, drifting
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
+from evctl.drift import actions, checking
+from evctl.drift import history as kept
 from evctl.output import columns, emit, say
 
 SHOWN = 10
@@ -33,13 +34,13 @@ def drift(
     """Compare new data with what the serving model was trained on."""
     profile = resolve.profile(env)
     if history:
-        checks = drift_history.read(profile.name)
+        checks = kept.read(profile.name)
         emit(checks, output, history_lines, history_document, name=_verdicts(checks), quiet=quiet)
         return 0
-    submit, is_open = drift_actions.retraining(profile) if retrain else (None, None)
-    check = drifting.check(profile, data_version=data_version, uri=data, submit=submit, is_open=is_open)
+    submit, is_open = actions.retraining(profile) if retrain else (None, None)
+    check = checking.check(profile, data_version=data_version, uri=data, submit=submit, is_open=is_open)
     emit(check, output, check_lines, lambda c: c, name=str(check["verdict"]), quiet=quiet)
-    if notify and (told := drift_actions.alert(profile, check)):
+    if notify and (told := actions.alert(profile, check)):
         say(told)
     return EXIT_CODES[check["verdict"]]
 

@@ -39,7 +39,7 @@ def topic(
 
 
 def _schemas(verb: str) -> object:
-    from evctl.schemas import DOCUMENTS, schemas
+    from evctl.schemas.verbs import DOCUMENTS, schemas
 
     if not verb:
         return schemas()

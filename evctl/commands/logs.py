@@ -18,7 +18,9 @@ from evctl.output import clean, emit
 
 def logs(
     run: RunRef = None,
-    task: Annotated[str | None, typer.Argument(metavar="TASK", help="One task; none is all, in the order of the flow.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="One task; none is all, in the order of the flow.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="The last lines of each task.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only the tasks that failed.")] = False,

@@ -6,13 +6,13 @@ from typing import Any
 
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
-from evctl.notify import NotifyReport, notify, test_message
+from evctl.notify.sending import NotifyReport, notify, test_message
 from evctl.output import columns, emit
 
 
 def test(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
     """Send a test message to every channel; 9 when one of them does not take it."""
-    from evctl.drift_actions import secrets_folder
+    from evctl.drift.actions import secrets_folder
 
     profile = resolve.profile(env)
     config = profile.notify.model_dump(mode="json", exclude_none=True)

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from evctl import scheduling
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.documents import stamp
 from evctl.errors import UsageError
 from evctl.output import columns, emit
-from evctl.schedules import Schedule, Standing, Step, declared, next_fire
+from evctl.schedules import applying
+from evctl.schedules.base import Schedule, Standing, Step, declared, next_fire
 
 
 def apply(
@@ -26,7 +26,7 @@ def apply(
 ) -> int:
     """Make the profile's schedules stand: created, updated or unchanged."""
     profile = resolve.profile(env)
-    steps = scheduling.apply(profile, declared(profile), prune=prune)
+    steps = applying.apply(profile, declared(profile), prune=prune)
     document = {
         "changed": any(step.change != "unchanged" for step in steps),
         "schedules": [{**_entry(step.schedule, step.where), "change": step.change} for step in steps],
@@ -41,7 +41,7 @@ def list_schedules(env: Env = None, output: Output = Format.table, quiet: Quiet 
     """List what stands there, and what the profile declares and nobody has applied."""
     profile = resolve.profile(env)
     wanted = declared(profile)
-    standing = scheduling.standing(profile, wanted)
+    standing = applying.standing(profile, wanted)
     entries = [*_listed(wanted, standing)]
     names = "\n".join(entry["name"] for entry in entries)
     emit({"schedules": entries}, output, lambda d: _table(d["schedules"]), lambda d: d, name=names, quiet=quiet)
@@ -59,7 +59,7 @@ def delete(
     """Take schedules away; the profile keeps declaring them."""
     if bool(names) == every:
         raise UsageError("name the schedules, or say --all", hint="evctl schedule delete NAME")
-    gone = scheduling.delete(resolve.profile(env), None if every else names or [])
+    gone = applying.delete(resolve.profile(env), None if every else names or [])
     lines = [f"{name}: deleted" for name in gone] or ["there is none"]
     emit({"deleted": list(gone)}, output, lambda _: lines, lambda d: d, name="\n".join(gone), quiet=quiet)
     return 0

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from evctl import secrets_store
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.errors import EvctlError, UsageError
 from evctl.output import columns, emit, say
 from evctl.profile import Profile
-from evctl.secrets_cluster import ClusterSecrets
-from evctl.secrets_local import LocalSecrets, SecretChange, parse_env
+from evctl.secrets import store
+from evctl.secrets.cluster import ClusterSecrets
+from evctl.secrets.local import LocalSecrets, SecretChange, parse_env
 
 DEFAULT = "ev-telemetry-secret"
 
@@ -79,9 +79,9 @@ def _apply_store(
         raise UsageError(
             f"profile {profile.name} names no secret for its store", hint="set store: {secret: NAME} in the profile"
         )
-    required = secrets_store.store_keys(profile)
-    annotations = secrets_store.kserve_annotations(profile)
-    account = secrets_store.account_name(profile)
+    required = store.store_keys(profile)
+    annotations = store.kserve_annotations(profile)
+    account = store.account_name(profile)
     serving = profile.serving.namespace or profile.namespace
     # the steps need it where they run, the predictor where it serves
     places = {namespace: _cluster(profile, namespace) for namespace in (_run_namespace(profile), serving)}
@@ -123,7 +123,7 @@ def _required(profile: Profile) -> dict[str, tuple[str, ...]]:
     """Return the keys that the profile requires, by secret."""
     found = {secret.name: tuple(secret.keys) for secret in profile.secrets}
     if profile.backend != "local" and profile.store.secret:
-        found.setdefault(profile.store.secret, tuple(secrets_store.store_keys(profile)))
+        found.setdefault(profile.store.secret, tuple(store.store_keys(profile)))
     return found
 
 

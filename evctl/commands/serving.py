@@ -22,7 +22,9 @@ class Action(StrEnum):
 
 
 def serving(
-    action: Annotated[Action, typer.Argument(metavar="ACTION", help="start and stop are for the local service.")] = Action.show,
+    action: Annotated[
+        Action, typer.Argument(metavar="ACTION", help="start and stop are for the local service.")
+    ] = Action.show,
     env: Env = None,
     output: Output = Format.table,
     quiet: Quiet = False,

@@ -225,7 +225,7 @@ def notify_pipeline_status(
     from pathlib import Path
     from typing import NamedTuple
 
-    from evctl.notify import notify_run
+    from evctl.notify.sending import notify_run
 
     record_file, told = os.environ.get("EVCTL_RUN_RECORD"), None
     if record_file:

@@ -146,7 +146,7 @@ class PipelineSettings(Settings):
     service: dict[str, Any] = Field(default_factory=dict)
     """`evctl.rollout.target.ServiceTarget` as JSON: what the deploy step promotes to."""
     notify: dict[str, Any] = Field(default_factory=dict)
-    """`evctl.notify.NotifyConfig` as JSON; URLs are names of secret keys, never values."""
+    """`evctl.notify.sending.NotifyConfig` as JSON; URLs are names of secret keys, never values."""
     drift: dict[str, Any] = Field(default_factory=dict)
     """`ev_ml.drift.DriftConfig` as JSON."""
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from evctl.cli import run
-from evctl.doctor import Result, diagnose
-from evctl.doctor_kubeflow import engine_checks
-from evctl.doctor_kubeflow_cluster import FORWARD, LOGS, SECRETS, STATUS
-from evctl.doctor_kubeflow_judge import Right
+from evctl.doctor.checks import Result, diagnose
+from evctl.doctor.cluster import FORWARD, LOGS, SECRETS, STATUS
+from evctl.doctor.judge import Right
+from evctl.doctor.kubeflow import engine_checks
 from evctl.kube import KubeApi
 from evctl.profile import Profile
 from evctl.rollout.serving import kserve_checks

@@ -10,7 +10,7 @@ import pytest
 from evctl.backends.metadata import outcome
 from evctl.backends.metadata.outcome import _given, judge
 from evctl.backends.metadata.record import record_of
-from evctl.notify import run_message
+from evctl.notify.sending import run_message
 from tests.kubeflow.conftest import Kubeflow
 from tests.kubeflow.recorded import situation
 

@@ -98,7 +98,11 @@ def good(few_vehicles: Path) -> pd.DataFrame:
         (bomb, "ingest_battery_data", "unpacks to more than"),
         (other_columns, "ingest_battery_data", "column vehicle_id is missing; the file has vin"),
         (missing, "ingest_battery_data", "nowhere.csv; name an existing file"),
-        (one_vehicle, "validate_battery_data", "1 vehicle(s) left, at least 20 are needed to hold some out; bring more vehicles"),
+        (
+            one_vehicle,
+            "validate_battery_data",
+            "1 vehicle(s) left, at least 20 are needed to hold some out; bring more vehicles",
+        ),
         (nan_everywhere, "validate_battery_data", "rows (100.0%) are bad"),
     ],
 )

@@ -20,7 +20,7 @@ from evctl.backends.local.steps import Step
 from evctl.backends.local.worker import to_go_on_with
 from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError, UsageError
 from evctl.index import IndexEntry, RunIndex
-from evctl.secrets_local import LocalSecrets
+from evctl.secrets.local import LocalSecrets
 from tests.local.conftest import Engine
 from tests.local.product import until, worker_of
 

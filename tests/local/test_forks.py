@@ -139,5 +139,8 @@ def test_a_command_that_is_not_kfp_s_own_is_started_in_the_ordinary_way(forks: F
 
 
 def test_what_the_steps_import_of_ours_is_read_from_their_sources() -> None:
-    sources = ["def a():\n    from ev_ml.train import train\n    import numpy\n", "def b():\n    import evctl.notify\n"]
-    assert modules_of([*sources, sources[0]]) == ["ev_ml.train", "evctl.notify"]
+    sources = [
+        "def a():\n    from ev_ml.train import train\n    import numpy\n",
+        "def b():\n    import evctl.notify.sending\n",
+    ]
+    assert modules_of([*sources, sources[0]]) == ["ev_ml.train", "evctl.notify.sending"]

@@ -1,4 +1,4 @@
-"""The record of a run as its exit handler on a cluster can know it: what `evctl.notify.notify_run` takes."""
+"""The record of a run as its exit handler on a cluster can know it: what `evctl.notify.sending.notify_run` takes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from evctl.backends.kubeflow.connect import Connection, connect, in_pod
 from evctl.backends.kubeflow.transport import Transport
-from evctl.doctor import Check, Finding, warned
+from evctl.doctor.checks import Check, Finding, warned
 from evctl.errors import EvctlError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.profile import Profile

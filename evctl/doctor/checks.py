@@ -2,7 +2,7 @@
 
 A check is a function that returns a `Finding` and raises only what it could not foresee (told as a failure).
 `checks_for(profile)` is the registry: this machine's, and for another engine than local those of
-`evctl/doctor_<backend>.py: engine_checks(profile) -> tuple[Check, ...]`.
+`evctl.doctor.<backend>.engine_checks(profile) -> tuple[Check, ...]`.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def failed(message: str, fix: str | None = None) -> Finding:
 
 def checks_for(profile: Profile) -> tuple[Check, ...]:
     """Return this machine's checks and those of the profile's engine."""
-    from evctl.doctor_local import local_checks
+    from evctl.doctor.local import local_checks
 
     checks = local_checks(profile)
-    engine = f"evctl.doctor_{profile.backend}"
+    engine = f"evctl.doctor.{profile.backend}"
     if profile.backend != "local" and find_spec(engine) is not None:
         more: tuple[Check, ...] = import_module(engine).engine_checks(profile)
         checks = (*checks, *more)

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from evctl.schemas_base import Document, Fixed
-from evctl.schemas_runs import (
+from evctl.schemas.base import Document, Fixed
+from evctl.schemas.runs import (
     Comparison,
     Experiments,
     Logs,
@@ -24,7 +24,7 @@ from evctl.schemas_runs import (
     SchedulesDeleted,
     Upload,
 )
-from evctl.schemas_serving import Drift, DriftHistory, History, Model, Models, Prediction, Release, Serving
+from evctl.schemas.serving import Drift, DriftHistory, History, Model, Models, Prediction, Release, Serving
 
 
 class ProfileRow(Fixed):

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evctl import drift_history as history
+from evctl.drift import history
 from evctl.errors import EvctlError, NotFoundError, UnavailableError, UsageError, trim
 from evctl.profile import MODEL_NAME, Profile
 from evctl.state import home

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from evctl.errors import UnavailableError
 from evctl.profile import Profile
-from evctl.schedules import Schedule, Standing, Step, place_of, require
-from evctl.schedules_kubeflow import RecurringRuns, Target
-from evctl.schedules_local import Crontab
+from evctl.schedules.base import Schedule, Standing, Step, place_of, require
+from evctl.schedules.kubeflow import RecurringRuns, Target
+from evctl.schedules.local import Crontab
 
 if TYPE_CHECKING:
     from evctl.backends.kubeflow.backend import KubeflowBackend

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from evctl.schemas_base import Document, Fixed
+from evctl.schemas.base import Document, Fixed
 
 
 class ModelRow(Fixed):

@@ -7,10 +7,10 @@ import json
 import secrets
 from typing import Any
 
-from evctl.doctor import Finding, failed, passed, warned
-from evctl.doctor_kubeflow_cluster import account, asked
-from evctl.doctor_kubeflow_judge import Right, default_mode, grant, image_tag, provider_session, rights
-from evctl.doctor_kubeflow_site import Site, side_by_side
+from evctl.doctor.checks import Finding, failed, passed, warned
+from evctl.doctor.cluster import account, asked
+from evctl.doctor.judge import Right, default_mode, grant, image_tag, provider_session, rights
+from evctl.doctor.site import Site, side_by_side
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
@@ -206,7 +206,7 @@ def _serves_knative(api: KubeApi) -> bool:
 
 
 def _exists(api: KubeApi) -> None:
-    from evctl.doctor_kubeflow_site import NotCheckedError
+    from evctl.doctor.site import NotCheckedError
 
     try:
         api.get(f"{GROUP}/v1beta1")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from evctl.backends.base import GateDecision, RunState, TaskState
-from evctl.schemas_base import Fixed
+from evctl.schemas.base import Fixed
 
 
 class Task(Fixed):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from evctl import doctor_kubeflow_cluster as cluster
-from evctl import doctor_kubeflow_network as network
-from evctl import doctor_kubeflow_serving as serving
-from evctl.doctor import Check
-from evctl.doctor_kubeflow_site import Site, check
+from evctl.doctor import cluster, network, serving
+from evctl.doctor.checks import Check
+from evctl.doctor.site import Site, check
 from evctl.profile import Profile
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UsageError
-from evctl.secrets_local import KEY, NAME, SecretChange
+from evctl.secrets.local import KEY, NAME, SecretChange
 
 MANAGER = "evctl"
 LABEL = "app.kubernetes.io/managed-by"

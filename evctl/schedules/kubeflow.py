@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from evctl.errors import NotFoundError
 from evctl.profile import Profile
-from evctl.schedules import Schedule, Standing, Step, changes, kubeflow_cron
+from evctl.schedules.base import Schedule, Standing, Step, changes, kubeflow_cron
 
 API = "/apis/v2beta1/recurringruns"
 PAGE = 200

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from evctl.errors import RefusedError, UnavailableError, trim
-from evctl.schedules import Schedule, Standing, Step, changes
+from evctl.schedules.base import Schedule, Standing, Step, changes
 from evctl.state import home, profiles_folder
 
 _META = "# evctl:"

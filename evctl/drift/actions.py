@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evctl.drifting import IsOpen, Submit
+from evctl.drift.checking import IsOpen, Submit
 from evctl.errors import NotFoundError
 from evctl.profile import Profile
 from evctl.state import home
@@ -36,9 +36,9 @@ def retraining(profile: Profile) -> tuple[Submit, IsOpen]:
 
 def alert(profile: Profile, check: dict[str, Any]) -> str | None:
     """Tell the channels of drift or broken data, once for data, model and verdict. Returns what to say."""
-    from evctl.notify import notify
-    from evctl.notify_channels import known_secrets
-    from evctl.notify_message import drift_message
+    from evctl.notify.channels import known_secrets
+    from evctl.notify.message import drift_message
+    from evctl.notify.sending import notify
 
     if check["verdict"] not in {"DRIFT", "DATA_QUALITY"}:
         return None

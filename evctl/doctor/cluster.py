@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from evctl.doctor import Finding, failed, passed, warned
-from evctl.doctor_kubeflow_judge import Right, grant, homeless, needs, retry_policy, rights, usable
-from evctl.doctor_kubeflow_site import Site, side_by_side
+from evctl.doctor.checks import Finding, failed, passed, warned
+from evctl.doctor.judge import Right, grant, homeless, needs, retry_policy, rights, usable
+from evctl.doctor.site import Site, side_by_side
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.profile import Profile
-from evctl.secrets_store import store_keys
+from evctl.secrets.store import store_keys
 
 CONTROLLER_CONFIG = "workflow-controller-configmap"
 STATUS = rights("list", "pods events")

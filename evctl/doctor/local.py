@@ -12,7 +12,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from evctl.doctor import Check, Finding, failed, passed, warned
+from evctl.doctor.checks import Check, Finding, failed, passed, warned
 from evctl.errors import UnavailableError
 from evctl.profile import Profile
 from evctl.state import home
@@ -148,7 +148,7 @@ def secret_keys(profile: Profile) -> Finding:
 
 def channels(profile: Profile) -> Finding:
     """Does each notification channel find its URL and key?"""
-    from evctl.notify_channels import channels_from, secret_of
+    from evctl.notify.channels import channels_from, secret_of
 
     config = profile.notify.model_dump(mode="json")
     folder = Path(os.environ.get("EV_SECRETS_DIR") or "/secrets")

@@ -2,7 +2,7 @@
 
 For a component body: `report = notify_run(record, config)`; `report.summary` is the task's note,
 `report.log` its lines. Needs only the standard library and, for Apprise channels, `apprise` (imported when
-one is used). The embedded archive carries `evctl/notify.py`, `notify_message.py` and `notify_channels.py`.
+one is used). The embedded archive carries `evctl.notify`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evctl.notify_channels import Channel, ChannelError, channels_from, known_secrets, send
-from evctl.notify_message import Message, clean, message_key, run_message
+from evctl.notify.channels import Channel, ChannelError, channels_from, known_secrets, send
+from evctl.notify.message import Message, clean, message_key, run_message
 
 __all__ = ["Delivery", "Message", "NotifyReport", "notify", "notify_run", "run_message", "test_message"]
 
@@ -85,7 +85,7 @@ def notify_run(
     secrets_dir: Path | None = None,
     marker_dir: Path | None = None,
 ) -> NotifyReport:
-    """Tell how a run ended; see `notify_message.run_message` for the record and `notify` for the rest."""
+    """Tell how a run ended; see `message.run_message` for the record and `notify` for the rest."""
     secrets = known_secrets(config, _secrets_dir(secrets_dir))
     return notify(run_message(record, secrets=secrets), config, secrets_dir=secrets_dir, marker_dir=marker_dir)
 

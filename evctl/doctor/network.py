@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from evctl.backends.kubeflow.connect import API_PORT, API_SERVICE, METADATA_PORT, METADATA_SERVICE, in_pod
-from evctl.doctor import Finding, failed, passed, warned
-from evctl.doctor_kubeflow_site import NotCheckedError, Site, side_by_side
+from evctl.doctor.checks import Finding, failed, passed, warned
+from evctl.doctor.site import NotCheckedError, Site, side_by_side
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 
 PROBE_S = 3.0

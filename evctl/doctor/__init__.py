@@ -1,0 +1,1 @@
+"""The preflight: this machine's checks, and those of a cluster."""

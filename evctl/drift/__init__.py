@@ -1,0 +1,1 @@
+"""Drift as a verb: check, remember, act."""

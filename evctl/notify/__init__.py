@@ -1,0 +1,1 @@
+"""Messages about runs and drift, over the channels of a profile. It travels into pods."""

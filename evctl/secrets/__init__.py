@@ -1,0 +1,1 @@
+"""Secrets: of this machine, of a cluster, and of the model store."""
