@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from evctl.backends.base import TERMINAL_TASK_STATES, Run, TaskState
+from evctl.backends.base import TERMINAL_TASK_STATES, Run, TaskState, TaskStatus
 from evctl.output import clean, is_terminal, say
-from evctl.views import STYLES, header, progress, task_line, verdict_lines
+from evctl.views import STYLES, header, progress, task_lines, verdict_lines
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+News = tuple[str, int, str | None]
+UNTOLD: News = (TaskState.PENDING, 1, None)
 
 
 def show(snapshots: Iterable[Run]) -> Run:
@@ -21,7 +24,7 @@ def show(snapshots: Iterable[Run]) -> Run:
 
 
 def _lines(snapshots: Iterable[Run]) -> Run:
-    told: dict[tuple[str, ...], tuple[TaskState, int, str | None]] = {}
+    told: dict[tuple[str, ...], News] = {}
     warned: set[str] = set()
     last: Run | None = None
     for run in snapshots:
@@ -29,15 +32,13 @@ def _lines(snapshots: Iterable[Run]) -> Run:
             say(clean(header(run)))
             if run.url:
                 say(clean(run.url))
-        for task in run.tasks:
-            # what keeps a task from starting is news; a note that changes is not
-            stuck = task.reason if task.state is TaskState.PENDING else None
-            key, now = (*task.path, task.name), (task.state, task.attempts, stuck)
-            before = told.get(key, (TaskState.PENDING, 0, None))
-            if task.kind != "task" or before == now or before[0] in TERMINAL_TASK_STATES:
+        for task, line in task_lines(run):
+            key, now = (*task.path, task.name), _news(run, task)
+            before = told.get(key, UNTOLD)
+            if before == now or before[0] in TERMINAL_TASK_STATES:
                 continue
             told[key] = now
-            say(clean(task_line(task)))
+            say(clean(line))
         for warning in (each for each in run.warnings if each not in warned):
             warned.add(warning)
             say(clean(f"  warning: {warning}"))
@@ -46,6 +47,14 @@ def _lines(snapshots: Iterable[Run]) -> Run:
     for line in verdict_lines(last):
         say(clean(line))
     return last
+
+
+def _news(run: Run, task: TaskStatus) -> News:
+    """Return what makes a line worth saying again: not a note that changes, nor the first attempt's number."""
+    if task.kind != "task":
+        return (run.gate.decision, 1, None) if task.kind == "gate" and run.gate.decision != "not_reached" else UNTOLD
+    # what keeps a task from starting is news
+    return (task.state, max(1, task.attempts), task.reason if task.state is TaskState.PENDING else None)
 
 
 def _live(snapshots: Iterable[Run]) -> Run:
@@ -71,7 +80,7 @@ def _tree(run: Run) -> Group:
     from rich.text import Text
 
     share, words = progress(run, datetime.now(UTC))
-    lines = [Text(clean(task_line(task)), style=STYLES[task.state], no_wrap=True) for task in run.tasks]
+    lines = [Text(clean(line), style=STYLES[task.state], no_wrap=True) for task, line in task_lines(run)]
     # a bar alone ends no line
     bar = Table.grid()
     bar.add_row(ProgressBar(total=1.0, completed=share, width=40), Text(f"  {words}"))

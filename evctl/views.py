@@ -52,6 +52,16 @@ def header(run: Run) -> str:
     return f"run {run.run_id}  {run.name}  {run.state.value}  {elapsed}"
 
 
+def task_lines(run: Run) -> Iterator[tuple[TaskStatus, str]]:
+    """Yield each line of the tree with what it is of; a gate that has decided says so."""
+    gates = [task for task in run.tasks if task.kind == "gate"]
+    # of several gates the run knows one decision only
+    decision = run.gate.decision if len(gates) == 1 and run.gate.decision != "not_reached" else ""
+    for task in run.tasks:
+        line = task_line(task)
+        yield task, f"{line:<44} {decision}" if task.kind == "gate" and decision else line
+
+
 def task_line(task: TaskStatus) -> str:
     """Return one line of the tree."""
     indent = "  " * (1 + len(task.path))
@@ -108,7 +118,7 @@ def progress(run: Run, now: datetime) -> tuple[float, str]:
 def run_lines(run: Run) -> Iterator[str]:
     """Yield a run's tree, its verdict, and what to type next."""
     yield header(run)
-    yield from (task_line(task) for task in run.tasks)
+    yield from (line for _, line in task_lines(run))
     for warning in run.warnings:
         yield f"  warning: {warning}"
     yield from verdict_lines(run)
@@ -124,7 +134,8 @@ def verdict_lines(run: Run) -> Iterator[str]:
     elif run.state is RunState.FAILED:
         shown = f"; the model {run.model.version} was registered all the same" if run.model else ""
         yield f"failed: {run.reason or 'no reason recorded'}{shown}"
-        yield f"next: evctl logs {short} --failed   then: evctl retry {short}"
+        again = f"evctl promote {short}" if run.model else f"evctl retry {short}"
+        yield f"next: evctl logs {short} --failed   then: {again}"
     elif run.gate.decision == "refused":
         yield f"refused by the gate: {'; '.join(run.gate.reasons)}; no model was registered"
         yield f"next: evctl outputs {short}"

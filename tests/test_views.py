@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from evctl.backends.base import Run, RunState, TaskState, TaskStatus
+from evctl.backends.base import RegisteredModel, Run, RunState, TaskState, TaskStatus
 from evctl.views import progress, run_lines
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -42,3 +43,9 @@ def test_a_name_with_control_characters_is_left_to_the_output_to_clean() -> None
     from evctl.output import clean
 
     assert "\x1b" not in clean("\n".join(run_lines(a_run(task("a\x1b[2J", TaskState.PENDING)))))
+
+
+def test_a_model_registered_by_a_run_that_failed_later_is_promoted_next_not_trained_again() -> None:
+    failed = replace(a_run(), state=RunState.FAILED, finished_at=NOW, reason="deploy: worse than the live one")
+    assert "evctl retry 01234567" in list(run_lines(failed))[-1]
+    assert "evctl promote 01234567" in list(run_lines(replace(failed, model=RegisteredModel("v1-a", "s3://x/"))))[-1]
