@@ -8,7 +8,7 @@ import pytest
 
 from ev_pipeline.settings import SecretMount
 from evctl.doctor import local
-from evctl.doctor.checks import Check, checks_for, diagnose, document, failed, passed, warned, worst
+from evctl.doctor.checks import Check, Finding, checks_for, diagnose, document, failed, passed, warned, worst
 from evctl.errors import UnavailableError
 from evctl.profile import ChannelSettings, NotifySettings, Profile, ServingSettings, StoreSettings
 
@@ -121,3 +121,11 @@ def test_the_verb_exits_5_on_a_failure(stranger, capsys, monkeypatch):
     monkeypatch.setenv("EVCTL_HOME", str(stranger))
     assert cli.run(["doctor", "-o", "json"]) == 5
     assert json.loads(capsys.readouterr().out)["status"] == "fail"
+
+
+def test_a_fix_never_sends_back_to_doctor() -> None:
+    def unreachable() -> Finding:
+        raise UnavailableError("no answer", hint="the same command again; evctl doctor")
+
+    fixes = [result.fix for result in diagnose([Check("kfp", unreachable, fix="kubectl get pods")])]
+    assert fixes == ["kubectl get pods"]

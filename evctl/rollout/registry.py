@@ -124,11 +124,9 @@ def partial(config: Mapping[str, Any], name: str, version: str) -> bool:
 def fetch(model_uri: str, config: Mapping[str, Any], target: Path) -> Path:
     """Copy a registered bundle to a folder and verify it there. Returns the folder."""
     store = Store(config)
-    if not model_uri.startswith(store.uri):
-        raise NotFoundError(f"{model_uri} is not in the store {store.uri}")
+    manifest = manifest_of(model_uri, config)
     prefix = model_uri.removeprefix(store.uri)
     target.mkdir(parents=True, exist_ok=True)
-    manifest = manifest_of(model_uri, config)
     for name in (*manifest["files"], MANIFEST):
         (target / Path(name).name).write_bytes(store.read(prefix + name))
     _verified(target)

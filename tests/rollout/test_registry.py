@@ -122,3 +122,10 @@ def test_a_bundle_without_its_manifest_is_not_published(
         publish(tmp_path / "cut", store)
     with pytest.raises(NotFoundError):
         manifest_of(Store(store).uri + "models/x/y/", store)
+
+
+def test_a_model_of_another_store_is_refused_with_what_to_type(store: Config, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError) as refused:
+        fetch("s3://elsewhere/models/x/y/", store, tmp_path / "fetched")
+    assert refused.value.hint == "evctl models list"
+    assert not (tmp_path / "fetched").exists()
