@@ -100,7 +100,8 @@ class LocalBackend:
         folder = self._folder(run_id)
         recorded = folder.record()["tasks"]
         for task in _task_names(_nodes(folder)):
-            for key, value in (recorded.get(task, {}).get("outputs") or {}).items():
+            # kfp keeps them in a protobuf map, which has another order each time
+            for key, value in sorted((recorded.get(task, {}).get("outputs") or {}).items()):
                 if isinstance(value, dict) and value.get("__kfp_artifact__"):
                     artifacts.append(_artifact(task, key, value, recorded[task].get("digests", {}).get(key)))
                 else:
