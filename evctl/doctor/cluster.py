@@ -143,7 +143,9 @@ def service_account(site: Site) -> Finding:
     except NotFoundError:
         said = f"there is no service account {name} in {where}"
         if site.multi_user() is None and named is None:
-            return warned(f"{said}, and KFP does not say which one its runs use", "evctl doctor, once KFP answers")
+            return warned(
+                f"{said}, and KFP does not say which one its runs use", "set kubeflow.service_account in the profile"
+            )
         return failed(said, f"set kubeflow.service_account in the profile, or: kubectl -n {where} create sa {name}")
     except NotAllowedError:
         return warned(f"{name} in {where} may not be looked at", "ask for get on serviceaccounts")
