@@ -17,6 +17,7 @@ import pytest
 from evctl.errors import ConflictError, RefusedError
 from evctl.rollout.promotion import promote, rollback, switch
 from evctl.rollout.registry import Published
+from evctl.rollout.serving import golden
 from evctl.rollout.serving.local import LocalWorld
 from evctl.rollout.target import ServiceTarget
 from tests.rollout.asking import PATH, Clients, request_of, until, wanted_of
@@ -143,6 +144,23 @@ def test_a_power_cut_in_mid_promotion_is_undone_by_the_next_start(
     reply = httpx.post(str(url) + PATH, json=request_of(bundles["a"]))
     assert reply.json()["model_version"] == models["a"].version
     assert [r.status for r in world.ledger().read()[0].releases] == ["live", "failed"]
+
+
+def test_undoing_starts_the_previous_model_anew_where_its_process_is_there_but_does_not_answer(
+    target: ServiceTarget, world: LocalWorld, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut: the kernel shows a killed process as running until its memory is given back."""
+    promote(target, world, models["a"].uri, by="me")
+    killed("proved", target, models["b"].uri)
+    held = world.read().extra["pid"]
+    os.kill(world.read().extra["front_pid"], signal.SIGKILL)
+    os.kill(held, signal.SIGSTOP)
+    monkeypatch.setattr(golden, "TIMEOUT_S", 1.0)
+    switch(target, world, on=True, by="me")
+    now = world.read()
+    assert (now.state, now.digest) == ("serving", models["a"].digest)
+    assert now.extra["pid"] != held
+    assert servers(world) == [now.extra["pid"]]
 
 
 def test_a_promoter_that_lives_is_a_conflict_and_one_that_slept_past_its_lease_changes_nothing(

@@ -63,11 +63,11 @@ def prove_at(port: int, service: str, bundle: Path, *, version: str, digest: str
     """Send the golden rows of a bundle to a port of this machine. ProofError unless all is as recorded."""
     golden = json.loads((bundle / "golden.json").read_text())
     try:
-        status, _ = call(port, "GET", f"/v2/models/{service}/ready")
+        status, _ = call(port, "GET", f"/v2/models/{service}/ready", timeout_s=TIMEOUT_S)
         if status != 200:
             raise ProofError(f"the model says it is not ready ({status})")
         request = infer_request(golden["features"], golden["rows"])
-        status, answer = call(port, "POST", f"/v2/models/{service}/infer", request)
+        status, answer = call(port, "POST", f"/v2/models/{service}/infer", request, timeout_s=TIMEOUT_S)
     except OSError as error:
         raise ProofError(f"the model server does not answer: {trim(str(error))}") from error
     check(golden, status, answer, version=version, digest=digest)

@@ -133,8 +133,7 @@ class LocalWorld:
         if previous is None:
             self.stop()
             return
-        roles = read_roles(self.folder).values()
-        old = next((each for each in roles if each.alive and each.revision == previous.revision and each.port), None)
+        old = next((each for each in read_roles(self.folder).values() if self._answers(each, previous)), None)
         if old is None:
             self.start(previous)
             return
@@ -167,6 +166,16 @@ class LocalWorld:
 
     def _prove_at(self, port: int, release: Release) -> None:
         prove_at(port, self._target.name, self._bundle(release), version=release.model, digest=release.digest)
+
+    def _answers(self, server: Process, release: Release) -> bool:
+        # a process that is being torn down still counts as alive, and one that hangs does for ever: only answers tell
+        if not (server.alive and server.port and server.revision == release.revision):
+            return False
+        try:
+            self._prove_at(server.port, release)
+        except ProofError:
+            return False
+        return True
 
     def _front(self) -> Process:
         door = self._process("front")
