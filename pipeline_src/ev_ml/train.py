@@ -24,10 +24,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ev_ml.errors import DataError
 from ev_ml.features import FEATURES
 from ev_ml.schema import CLASSES, LABEL
-from ev_ml.split import held_out_vehicles, vehicle_key
-
-FOLDS = 3
-MIN_VEHICLES = 2 * FOLDS
+from ev_ml.split import FOLDS, check_learnable, held_out_vehicles, vehicle_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +125,6 @@ def load_features(path: Path) -> pd.DataFrame:
     frame = frame[frame[LABEL].notna()].reset_index(drop=True)
     if frame.empty:
         raise DataError("no session has a label", hint=f"training needs the column {LABEL}")
-    if frame[LABEL].nunique() < 2:
-        raise DataError(
-            f"all {len(frame):,} sessions have the label {frame[LABEL].iloc[0]!r}",
-            hint="one class cannot be learnt",
-        )
     return frame
 
 
@@ -141,11 +133,7 @@ def fit(frame: pd.DataFrame, *, seed: int = 0) -> FaultModel:
     # whatever order the sessions came in
     frame = frame.sort_values(["vehicle_id", "session_id"], ignore_index=True)
     groups, target = frame["vehicle_id"], frame[LABEL]
-    if groups.nunique() < MIN_VEHICLES:
-        raise DataError(f"{groups.nunique()} vehicle(s) to train on, at least {MIN_VEHICLES} are needed")
-    if target.nunique() < 2:
-        raise DataError("the vehicles to train on show one class only", hint="bring vehicles with faults")
-    _check_spread(groups, target)
+    check_learnable(frame)
     rows = frame[list(FEATURES)]
     folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(rows, target, groups))
     models = candidates(seed)
@@ -177,15 +165,6 @@ def fit(frame: pd.DataFrame, *, seed: int = 0) -> FaultModel:
         candidates=scores,
         chosen=chosen,
     )
-
-
-def _check_spread(groups: pd.Series, target: pd.Series) -> None:
-    for name, count in groups.groupby(target).nunique().items():
-        if count < FOLDS:
-            raise DataError(
-                f"class {name!r} has {count} vehicle(s) to train on, at least {FOLDS} are needed",
-                hint="bring more vehicles with this fault, or leave it out",
-            )
 
 
 def _clear_padding(calibrated: Any) -> None:

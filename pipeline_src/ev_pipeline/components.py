@@ -29,6 +29,7 @@ def validate_battery_data(
     """Set bad rows aside; fail when there are too many."""
     from pathlib import Path
 
+    from ev_ml.split import check_labels
     from ev_ml.validate import validate
 
     found = validate(
@@ -38,6 +39,8 @@ def validate_battery_data(
         min_vehicles=int(data["min_vehicles"]),
     )
     Path(report.path).write_text(found.to_json())
+    # here and not in training, which is retried: data do not get better by trying again
+    check_labels(Path(clean_data.path))
     clean_data.metadata.update(summary=found.summary, rows=found.kept, quarantined=found.quarantined)
     # what the bundle's provenance says of the data travels with it
     clean_data.metadata["data_digest"] = raw_data.metadata.get("digest", "")
