@@ -36,7 +36,10 @@ class Store:
                 root.mkdir(parents=True, exist_ok=True)
                 self._store: Any = LocalStore(root)
             except OSError as error:
-                raise UnavailableError(f"the store {root} cannot be opened: {trim(str(error))}") from error
+                raise UnavailableError(
+                    f"the store {root} cannot be opened: {trim(error.strerror or str(error))}",
+                    hint="is it writable, and the disk not full? store.uri in the profile names another",
+                ) from error
         elif parts.scheme in ("s3", "gs"):
             self._prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""
             self._store = remote(parts.scheme, parts.netloc, config)

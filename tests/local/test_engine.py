@@ -251,6 +251,8 @@ def test_a_task_of_a_full_disk_says_so_whatever_its_log_could_still_hold(
     assert step.reason(code) == "half a li"
     monkeypatch.setattr("evctl.backends.local.steps._free", lambda folder: 0)
     assert step.reason(code) == f"no space left on the disk of {tmp_path}: half a li"
+    log.write_text("Traceback (most recent")
+    assert step.reason(code) == f"no space left on the disk of {tmp_path}"
 
 
 def test_the_exit_handler_of_a_cancelled_run_has_a_deadline_for_all_its_attempts(tmp_path: Path) -> None:

@@ -99,9 +99,11 @@ class Step:
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
         said = last_words(self._log) or f"exit status {status}"
-        # a full disk also cuts the log's last words short
-        full = "No space left" not in said and _free(self._log.parent) < FULL_BYTES
-        return f"no space left on the disk of {self._log.parent}: {said}" if full else said
+        if "No space left" in said or _free(self._log.parent) >= FULL_BYTES:
+            return said
+        # a full disk also cuts the log's last words short, to the head of a traceback at worst
+        words = "" if said.startswith("Traceback") else f": {said}"
+        return f"no space left on the disk of {self._log.parent}{words}"
 
 
 def _started(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
