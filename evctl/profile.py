@@ -14,6 +14,7 @@ from ev_pipeline.settings import (
     SecretMount,
     Settings,
     StepSettings,
+    TaskName,
 )
 from evctl.cron import cron_fields
 from evctl.errors import UsageError
@@ -176,7 +177,7 @@ class Profile(Settings):
     """Ask before promote and rollback; without a terminal `--yes` is required."""
     accuracy_threshold: Annotated[float, Field(ge=0, le=1)] = 0.90
     image: ImageSettings = Field(default_factory=ImageSettings)
-    steps: dict[str, StepSettings] = Field(default_factory=dict)
+    steps: dict[TaskName, StepSettings] = Field(default_factory=dict)
     secrets: tuple[SecretMount, ...] = ()
     gates: GateSettings = Field(default_factory=GateSettings)
     deploy: Literal["auto", "manual"] = "manual"

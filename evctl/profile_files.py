@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ev_pipeline.settings import DEFAULT_STEP, TASKS
 from evctl.errors import NotFoundError, UsageError
 from evctl.profile import Profile
 from evctl.state import home, profile_names, profiles_folder
@@ -44,10 +45,15 @@ def load_profile(name: str) -> LoadedProfile:
             f"no profile {name!r} in {profiles_folder()}; known: {', '.join(profile_names()) or 'none'}",
             hint="evctl profile list",
         )
-    values, lines = _read(path)
-    origins = {".".join(map(str, key)): f"{path.name}:{line}" for key, line in lines.items()}
-    expanded = _expand(values, (), path, lines, origins)
-    return LoadedProfile(_validated(name, expanded, path, lines, origins), path, origins)
+    try:
+        values, lines = _read(path)
+        origins = {".".join(map(str, key)): f"{path.name}:{line}" for key, line in lines.items()}
+        expanded = _expand(values, (), path, lines, origins)
+        return LoadedProfile(_validated(name, expanded, path, lines, origins), path, origins)
+    except UsageError as error:
+        if error.hint:
+            raise
+        raise UsageError(error.message, hint=f"mend it, then: evctl profile check {name}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
@@ -120,22 +126,27 @@ def _validated(
     except ValidationError as error:
         # an unknown key is often a required one misspelt: it says more than the one that is missing
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        key = tuple(first["loc"])
+        # pydantic's mark of a name that its mapping does not take
+        unknown = first["type"] == "extra_forbidden" or first["loc"][-1] == "[key]"
+        key = tuple(part for part in first["loc"] if part != "[key]")
         line = next((lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines), 1)
         dotted = ".".join(map(str, key))
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1)
-            raise UsageError(
-                f"{path}:{line}: unknown key {dotted}", hint=f"did you mean {near[0]}?" if near else None
-            ) from error
-        said = f"{first['msg']}, not {first['input']!r}" if not isinstance(first["input"], dict) else first["msg"]
+        if unknown:
+            known = _known_keys(key[:-1])
+            near = difflib.get_close_matches(str(key[-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}" if known else None
+            raise UsageError(f"{path}:{line}: unknown key {dotted}", hint=hint) from error
+        message = str(first["msg"]).removeprefix("Value error, ")
+        said = f"{message}, not {first['input']!r}" if not isinstance(first["input"], dict) else message
         if origins.get(dotted, "").startswith("$"):
             # what a variable holds may be a secret that was put in the wrong place
             said = f"what {origins[dotted]} holds is not valid here ({first['type'].replace('_', ' ')})"
-        raise UsageError(f"{path}:{line}: {dotted}: {said}", hint=f"evctl profile check {name}") from error
+        raise UsageError(f"{path}:{line}: {dotted}: {said}") from error
 
 
 def _known_keys(key: Key) -> list[str]:
+    if key == ("steps",):
+        return [*TASKS, DEFAULT_STEP]
     model: Any = Profile
     for part in key:
         field = getattr(model, "model_fields", {}).get(part)

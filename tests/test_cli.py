@@ -205,7 +205,14 @@ def test_profile_errors_name_file_key_and_line(
     cases = {
         "store: {uri: /tmp/x}\nbackand: local\n": ("x.yaml:2", "backand"),
         "store: {uri: /tmp/x}\naccuracy_threshold: high\n": ("x.yaml:2", "accuracy_threshold"),
-        "store: {uri: /tmp/x}\nsteps:\n  train_fault_classifier: {memory: 8Gigs}\n": ("x.yaml:3", "memory"),
+        "store: {uri: /tmp/x}\nsteps:\n  train_fault_classifier: {memory: 8Gigs}\n": ("x.yaml:3", "memory", "like 8Gi"),
+        "store: {uri: /tmp/x}\nsteps:\n  train_fault_clasifier: {memory: 8Gi}\n": (
+            "x.yaml:3",
+            "unknown key steps.train_fault_clasifier",
+            "did you mean train_fault_classifier?",
+        ),
+        "store: {uri: /tmp/x}\nsecrets:\n- {name: s, tasks: [train]}\n": ("x.yaml:3", "no task has this name"),
+        "store: {uri: /tmp/x}\ncolour: blue\n": ("x.yaml:2", "known here: name, description"),
         "store: {uri: '${NOT_SET_ANYWHERE}'}\n": ("x.yaml:1", "NOT_SET_ANYWHERE"),
         "store: {uri: /a}\nstore: {uri: /b}\n": ("x.yaml:2", "stands twice"),
         "store: [\n": ("x.yaml:2", "not YAML"),
@@ -216,6 +223,8 @@ def test_profile_errors_name_file_key_and_line(
         assert run(["profile", "check", "x"]) == 2
         err = capsys.readouterr().err
         assert all(part in err for part in said), err
+        assert "\n  next: " in err
+        assert "Value error" not in err
         assert "hunter2" not in err
 
 

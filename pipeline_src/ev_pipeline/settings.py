@@ -6,9 +6,10 @@ its meaning, its unit and why the default is what it is.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 TASKS = (
     "ingest_battery_data",
@@ -23,13 +24,34 @@ TASKS = (
 )
 """The product's task names, in the order of the flow."""
 
+DEFAULT_STEP = "__default__"
+
 NEVER_CACHED = frozenset(TASKS[5:])
 """Tasks with side effects: a cache hit would mean they did not happen (kubeflow-facts 16)."""
 
-CpuQuantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?m?$")]
+
+def _named(value: str) -> str:
+    if value not in (*TASKS, DEFAULT_STEP):
+        raise ValueError(f"no task has this name; tasks are {', '.join(TASKS)}")
+    return value
+
+
+def _like(pattern: str, examples: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"a quantity of Kubernetes is like {examples}")
+        return value
+
+    return AfterValidator(check)
+
+
+TaskName = Annotated[str, AfterValidator(_named)]
+"""A name that no task has would be a limit, or a secret, that silently nothing gets."""
+
+CpuQuantity = Annotated[str, _like(r"[0-9]+(\.[0-9]+)?m?", "4, 0.5 or 500m")]
 """Kubernetes CPU quantity: cores ("4", "0.5") or millicores ("500m")."""
 
-MemoryQuantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(E|P|T|G|M|K|Ei|Pi|Ti|Gi|Mi|Ki)?$")]
+MemoryQuantity = Annotated[str, _like(r"[0-9]+(\.[0-9]+)?([EPTGM]i?|[kK]i?)?", "8Gi, 512Mi or 2G")]
 """Kubernetes memory quantity: bytes with an optional suffix ("8Gi")."""
 
 
@@ -87,7 +109,7 @@ class SecretMount(Settings):
     mount_path: str = "/secrets"
     keys: tuple[str, ...] = ()
     """Keys that must exist; checked by `secrets apply` and `doctor`."""
-    tasks: tuple[str, ...] = ("train_fault_classifier",)
+    tasks: tuple[TaskName, ...] = ("train_fault_classifier",)
     """Which tasks mount it."""
 
 
@@ -133,7 +155,7 @@ class PipelineSettings(Settings):
     environment: str = "prod"
     namespace: str = "mlops-prod"
     image: ImageSettings = Field(default_factory=ImageSettings)
-    steps: dict[str, StepSettings] = Field(default_factory=dict)
+    steps: dict[TaskName, StepSettings] = Field(default_factory=dict)
     """By task name; `__default__` is for tasks not named."""
     secrets: tuple[SecretMount, ...] = ()
     gates: GateSettings = Field(default_factory=GateSettings)
@@ -152,4 +174,4 @@ class PipelineSettings(Settings):
 
     def step(self, task: str) -> StepSettings:
         """Return the settings of a task, its own or `__default__`'s."""
-        return self.steps.get(task) or self.steps.get("__default__") or StepSettings()
+        return self.steps.get(task) or self.steps.get(DEFAULT_STEP) or StepSettings()
