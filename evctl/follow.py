@@ -69,7 +69,7 @@ def _live(snapshots: Iterable[Run]) -> Run:
             last = run
     assert last is not None, "a run has at least one snapshot"
     for line in verdict_lines(last):
-        console.print(clean(line), markup=False, style="bold")
+        console.print(clean(line), markup=False, style="bold", soft_wrap=True)
     return last
 
 
@@ -80,7 +80,9 @@ def _tree(run: Run) -> Group:
     from rich.text import Text
 
     share, words = progress(run, datetime.now(UTC))
-    lines = [Text(clean(line), style=STYLES[task.state], no_wrap=True) for task, line in task_lines(run)]
+    lines = [
+        Text(clean(line), style=STYLES[task.state], no_wrap=True, overflow="ellipsis") for task, line in task_lines(run)
+    ]
     # a bar alone ends no line
     bar = Table.grid()
     bar.add_row(ProgressBar(total=1.0, completed=share, width=40), Text(f"  {words}"))
