@@ -195,7 +195,8 @@ def fleets(work: Path, weeks: int) -> None:
         weak = {name: power for name, power in sorted(found.items(), key=lambda item: item[1]) if power < 0.95}
         mean = sum(found.values()) / len(found)
         print(f"  half a deviation in one of their {len(found)} features: found {mean:.1%} (wanted: 95 %)")
-        print("  below: " + ", ".join(f"{name} {power:.0%}" for name, power in weak.items()))
+        if weak:
+            print("  below: " + ", ".join(f"{name} {power:.0%}" for name, power in weak.items()))
 
 
 def drawn_weeks(features: Path, weeks: int):

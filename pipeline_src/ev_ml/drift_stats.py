@@ -90,21 +90,27 @@ def spread(
 def psi_p(value: float, spread: Spread) -> float:
     """Probability of a PSI this large without drift.
 
-    PSI is about a squared distance, so by the triangle inequality its root holds the week's root and the
-    noise's.
+    PSI is about a squared distance. What a week may differ by is a fixed vector to which the vehicles' noise is added, so
+    the null is a scaled noncentral chi-square whose noncentrality is the week's PSI.
     """
-    from scipy.special import chdtrc
+    from scipy.special import chdtrc, chndtr
 
-    noise = max(0.0, np.sqrt(value) - np.sqrt(spread.week_psi)) ** 2
-    return 1.0 if spread.psi_scale <= 0 else float(chdtrc(spread.psi_df, noise / spread.psi_scale))
+    if spread.psi_scale <= 0:
+        return 1.0
+    if spread.week_psi <= 0:
+        return float(chdtrc(spread.psi_df, value / spread.psi_scale))
+    return max(0.0, 1.0 - float(chndtr(value / spread.psi_scale, spread.psi_df, spread.week_psi / spread.psi_scale)))
 
 
 def psi_critical(p: float, spread: Spread) -> float:
     """PSI that is exceeded with probability `p` without drift."""
-    from scipy.special import chdtri
+    from scipy.special import chdtri, chndtrix
 
-    noise = float(chdtri(spread.psi_df, p)) * spread.psi_scale
-    return float((np.sqrt(noise) + np.sqrt(spread.week_psi)) ** 2)
+    if spread.psi_scale <= 0:
+        return spread.week_psi
+    if spread.week_psi <= 0:
+        return float(chdtri(spread.psi_df, p)) * spread.psi_scale
+    return float(chndtrix(1.0 - p, spread.psi_df, spread.week_psi / spread.psi_scale)) * spread.psi_scale
 
 
 def shift_p(value: float, spread: Spread) -> float:
