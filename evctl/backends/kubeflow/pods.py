@@ -113,16 +113,32 @@ def _said(reason: str, message: str | None) -> str:
 
 
 def _death(status: Mapping[str, Any]) -> tuple[int | None, str | None]:
-    ended = {
-        c.get("name"): (c.get("state") or {}).get("terminated")
-        for c in list(status.get("initContainerStatuses") or ()) + list(status.get("containerStatuses") or ())
-    }
-    main = ended.get("main") or {}
+    inits = {c.get("name"): _terminated(c) for c in status.get("initContainerStatuses") or ()}
+    others = {c.get("name"): _terminated(c) for c in status.get("containerStatuses") or ()}
+    main = others.pop("main", {})
     code = main.get("exitCode")
-    if any((state or {}).get("reason") == "OOMKilled" for state in ended.values()):
-        return code, "killed for memory (OOMKilled): raise the step's memory in the profile"
+    for name, ended in (("main", main), *inits.items(), *others.items()):
+        if ended.get("reason") == "OOMKilled":
+            whose = "" if name == "main" else f"its container {name} was "
+            return code, f"{whose}killed for memory (OOMKilled): raise the step's memory in the profile"
     if status.get("reason") == "DeadlineExceeded":
         return code, "deadline: it ran longer than its timeout (timeout_s of the step in the profile)"
+    # who took the pod away stands in a condition, whatever the containers say of their end
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            return code, _said(condition.get("reason") or "Disrupted", condition.get("message"))
     if status.get("reason"):
         return code, _said(status["reason"], status.get("message"))
+    if main.get("reason") not in (None, "Error", "Completed"):
+        return code, _said(main["reason"], main.get("message"))
+    if code in (None, 0):
+        for name, ended in (*inits.items(), *others.items()):
+            if ended.get("exitCode"):
+                return code, _said(
+                    f"its container {name} ended with exit code {ended['exitCode']}", ended.get("message")
+                )
     return code, None
+
+
+def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (container.get("state") or {}).get("terminated") or {}

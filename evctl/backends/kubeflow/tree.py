@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Iterator, Sequence
 
 from evctl.backends.base import (
@@ -193,12 +195,19 @@ def _reason(node: Node, state: TaskState, seen: Walk, pod_name: str | None) -> s
     words = seen.logs.get(pod_name or "")
     code = last.exit_code if last else None
     if words:
-        return f"exit code {code}: {words}" if code not in (None, 1) else words
+        return f"{_code(code)}: {words}" if code not in (None, 1) else words
     if code is not None:
-        return f"exit code {code}"
+        return _code(code)
     if last is not None and last.driver:
         return "its driver failed"
     return seen.deadline or "failed; its pod is gone and its log could not be read"
+
+
+def _code(code: int | None) -> str:
+    """Say an exit code; above 128 a container was ended by a signal."""
+    with contextlib.suppress(ValueError, TypeError):
+        return f"exit code {code} ({signal.Signals((code or 0) - 128).name})"
+    return f"exit code {code}"
 
 
 def _group(
