@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ev_pipeline.settings import DEFAULT_STEP, TASKS
 from evctl.errors import NotFoundError, UsageError
@@ -149,8 +149,10 @@ def _known_keys(key: Key) -> list[str]:
         return [*TASKS, DEFAULT_STEP]
     model: Any = Profile
     for part in key:
+        # a place in a list, or a name in a mapping, has the type of what the list or the mapping holds
+        within = get_args(model)
         field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
+        if field is None and not within:
             return []
-        model = field.annotation
+        model = field.annotation if field else next(each for each in reversed(within) if each is not ...)
     return list(getattr(model, "model_fields", {}))

@@ -12,11 +12,13 @@ from evctl.output import columns, emit
 
 def test(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
     """Send a test message to every channel; 9 when one of them does not take it."""
-    from evctl.drift.actions import secrets_folder
+    from evctl.drift.actions import TELLS
+    from evctl.secrets.local import mounted
 
     profile = resolve.profile(env)
     config = profile.notify.model_dump(mode="json", exclude_none=True)
-    report = notify(test_message(profile.name), config, secrets_dir=secrets_folder())
+    with mounted(profile, TELLS) as folder:
+        report = notify(test_message(profile.name), config, secrets_dir=folder)
     emit(report, output, _lines, _document, name="ok" if report.ok else "failed", quiet=quiet)
     return 0 if report.ok else 9
 
@@ -26,7 +28,15 @@ def _lines(report: NotifyReport) -> list[str]:
         return ["no channel is configured: add notify.channels to the profile"]
     rows = [("CHANNEL", "STATUS", "ATTEMPTS", "WHY")]
     rows += [(d.channel, d.status, str(d.attempts), d.reason or "") for d in report.deliveries]
-    return columns(rows)
+    unset = any(d.reason and d.reason.startswith(("no URL", "no key")) for d in report.deliveries)
+    return [
+        *columns(rows),
+        *(
+            ["next: evctl secrets apply, for a secret of the profile that notify_pipeline_status mounts"]
+            if unset
+            else []
+        ),
+    ]
 
 
 def _document(report: NotifyReport) -> dict[str, Any]:

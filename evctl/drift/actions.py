@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,11 @@ from typing import Any
 from evctl.drift.checking import IsOpen, Submit
 from evctl.errors import NotFoundError
 from evctl.profile import Profile
+from evctl.secrets.local import mounted
 from evctl.state import home
+
+TELLS = "notify_pipeline_status"
+"""The task whose secrets an alert is sent with."""
 
 
 def retraining(profile: Profile) -> tuple[Submit, IsOpen]:
@@ -43,12 +46,7 @@ def alert(profile: Profile, check: dict[str, Any]) -> str | None:
     if check["verdict"] not in {"DRIFT", "DATA_QUALITY"}:
         return None
     config = profile.notify.model_dump(mode="json", exclude_none=True)
-    folder = secrets_folder()
-    message = drift_message(check, secrets=known_secrets(config, folder))
-    report = notify(message, config, secrets_dir=folder, marker_dir=home() / "drift" / "told")
+    with mounted(profile, TELLS) as folder:
+        message = drift_message(check, secrets=known_secrets(config, folder))
+        report = notify(message, config, secrets_dir=folder, marker_dir=home() / "drift" / "told")
     return f"notify: {report.summary}" if report.deliveries else "notify: no channel is configured"
-
-
-def secrets_folder() -> Path:
-    """Return where this machine keeps `/secrets`."""
-    return Path(os.environ.get("EV_SECRETS_DIR") or home() / "secrets")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from evctl.errors import UnavailableError, UsageError
 from evctl.state import home
+
+if TYPE_CHECKING:
+    from evctl.profile import Profile
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 KEY = re.compile(r"[-._a-zA-Z0-9]+")
@@ -36,12 +42,15 @@ class SecretChange:
 def parse_env(text: str, source: str) -> dict[str, str]:
     """Return KEY=value lines as a mapping. An error names the line's number, never its text."""
     values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    # an editor's byte order mark is no part of the first key
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         key, found, value = line.strip().removeprefix("export ").partition("=")
         if not found or not KEY.fullmatch(key.strip()):
             raise UsageError(f"{source}:{number}: not KEY=value")
+        if key.strip() in values:
+            raise UsageError(f"{source}:{number}: {key.strip()} stands twice")
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
         values[key.strip()] = value[1:-1] if quoted else value
     return values
@@ -91,6 +100,22 @@ class LocalSecrets:
             for each in sorted(self.folder.iterdir())
             if each.is_dir()
         }
+
+
+@contextmanager
+def mounted(profile: Profile, task: str) -> Iterator[Path]:
+    """Yield a folder with a profile's secrets as a task sees `/secrets`, as links; `EV_SECRETS_DIR` is used as it is."""
+    if own := os.environ.get("EV_SECRETS_DIR"):
+        yield Path(own)
+        return
+    with TemporaryDirectory(prefix="evctl-secrets-") as folder:
+        for secret in profile.secrets:
+            source = home() / "secrets" / secret.name
+            for file in source.iterdir() if task in secret.tasks and source.is_dir() else ():
+                link = Path(folder) / file.name
+                link.unlink(missing_ok=True)
+                link.symlink_to(file)
+        yield Path(folder)
 
 
 def _write_private(path: Path, value: str) -> None:

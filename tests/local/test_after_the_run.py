@@ -218,6 +218,24 @@ def test_notify_test_reaches_each_channel_and_says_which_did_not_take_it(product
     assert [(c["name"], c["status"]) for c in json.loads(out)["channels"]] == [("hook", "failed"), ("mail", "sent")]
 
 
+def test_a_channel_whose_url_is_a_file_of_an_applied_secret_is_found_by_a_test_message_too(
+    product: Product, tmp_path: Path
+) -> None:
+    with Receiver(path=f"/hook?token={TOKEN}") as hook:
+        channel = {"name": "hook", "kind": "webhook", "url_file": "/secrets/HOOK_URL", "hmac_file": "/secrets/SIGNING"}
+        mount = {"name": "ev-notify", "keys": ["HOOK_URL", "SIGNING"], "tasks": ["notify_pipeline_status"]}
+        product.profile(VERSIONS, notify={"channels": [channel]}, secrets=[mount])
+        code, out, _ = product.ask("notify", "test")
+        assert (code, "evctl secrets apply" in out) == (9, True)
+        (tmp_path / "env").write_text(f"HOOK_URL={hook.url}\nSIGNING=k3y\n")
+        assert product.ask("secrets", "apply", "ev-notify", "-f", str(tmp_path / "env"))[0] == 0
+        code, out, err = product.ask("notify", "test")
+    assert code == 0, out
+    assert told(hook)[0]["event"] == "test"
+    assert hook.requests[0][0]["X-Evctl-Signature"].startswith("sha256=")
+    assert TOKEN not in out + err
+
+
 # --- new data
 
 
