@@ -15,10 +15,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
 
 from evctl import __version__
-from evctl.errors import EvctlError
+from evctl.errors import EvctlError, NotAllowedError, UnavailableError
 
 PIPELINE, RUNS, SERVING, STATE = "the pipeline", "runs", "models and serving", "this machine"
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -94,7 +95,7 @@ def run(argv: Sequence[str]) -> int:
     except EvctlError as error:
         if debug:
             traceback.print_exc()
-        return _tell(error.code, error.message, error.hint, error.exit_code, as_json)
+        return _tell(error.code, error.message, error.hint or _usual_hint(error, argv), error.exit_code, as_json)
     except BrokenPipeError:
         _give_up_stdout()
         return 141
@@ -111,6 +112,14 @@ def run(argv: Sequence[str]) -> int:
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _usual_hint(error: EvctlError, argv: Sequence[str]) -> str:
+    """What helps most after an error that names nothing better: a look around, or how the verb is used."""
+    if error.exit_code in (UnavailableError.exit_code, NotAllowedError.exit_code):
+        env = next((f" --env {value}" for option, value in pairwise([*argv, ""]) if option in ("-e", "--env")), "")
+        return f"evctl doctor{env}"
+    return f"evctl {argv[0]} --help" if argv else "evctl --help"
 
 
 def _give_up_stdout() -> None:
@@ -167,6 +176,10 @@ def _verb(argv: list[str]) -> tuple[str, list[str]]:
     import difflib
 
     near = difflib.get_close_matches(argv[0], VERBS, n=1)
+    if argv[0].startswith("-"):
+        raise UsageError(
+            f"no verb before {argv[0]!r}", hint=f"evctl VERB {' '.join(argv[:2])}: options follow the verb"
+        )
     raise UsageError(f"no verb {argv[0]!r}", hint=f"evctl {near[0]}" if near else "evctl --help")
 
 
@@ -211,10 +224,9 @@ def overview() -> str:
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
-    pairs = zip(argv, [*argv[1:], ""], strict=True)
     return any(
         (option in ("-o", "--output") and value == "json") or option in ("-ojson", "--output=json")
-        for option, value in pairs
+        for option, value in pairwise([*argv, ""])
     )
 
 

@@ -100,7 +100,10 @@ def coerce(spec: Mapping[str, Any], raw: Mapping[str, str]) -> dict[str, Any]:
     known = declared(spec)
     for name in raw:
         if name not in known:
-            raise UsageError(f"no parameter {name}; the pipeline has {', '.join(sorted(known))}")
+            raise UsageError(
+                f"no parameter {name}; the pipeline has {', '.join(sorted(known))}",
+                hint="evctl plan shows the parameters",
+            )
     values: dict[str, Any] = {}
     for name, definition in known.items():
         if name in raw:
@@ -128,7 +131,10 @@ def _typed(name: str, text: str, kind: str) -> Any:
             return value
     except (ValueError, KeyError):
         pass
-    raise UsageError(f"parameter {name} must be {words.get(kind, f'JSON of type {kind}')}, not {text!r}")
+    raise UsageError(
+        f"parameter {name} must be {words.get(kind, f'JSON of type {kind}')}, not {text!r}",
+        hint="evctl plan shows the parameters",
+    )
 
 
 def _finite(value: float) -> float:

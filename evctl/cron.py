@@ -40,7 +40,9 @@ def cron_fields(cron: str) -> tuple[str, ...]:
             f"cron {cron!r}: {str(error).lower()}", hint="'0 3 * * 1-5' is 03:00 UTC on weekdays"
         ) from error
     except StopIteration as error:
-        raise UsageError(f"cron {cron!r} never fires") from error
+        raise UsageError(
+            f"cron {cron!r} never fires", hint="mend schedules in the profile, then evctl schedule apply"
+        ) from error
     sets = (parsed.minutes, parsed.hours, parsed.days, parsed.months, {_day(day) for day in parsed.weekdays})
     return tuple(
         part if _STAR.fullmatch(part) else ",".join(map(str, sorted(numbers)))

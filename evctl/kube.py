@@ -162,7 +162,10 @@ class KubeApi:
                     raise explained(method, path, answer.status, answer.data, self.host)
             except ValueError as error:
                 if not again():
-                    raise UnavailableError(f"{self.host} answered {path} with something else than JSON") from error
+                    raise UnavailableError(
+                        f"{self.host} answered {path} with something else than JSON",
+                        hint="is there a proxy in between? evctl doctor",
+                    ) from error
             except UnavailableError as error:
                 # a reset or a slow answer may be the server's restart
                 if not again() or isinstance(error, Unreachable):
@@ -255,7 +258,9 @@ def connect_kubernetes(
             f"the kubeconfig gives no login: {trim(str(error), 160)}", hint="kubectl auth whoami"
         ) from error
     except (OSError, ValueError, TypeError) as error:
-        raise UnavailableError(f"the kubeconfig cannot be read: {trim(str(error), 120)}") from error
+        raise UnavailableError(
+            f"the kubeconfig cannot be read: {trim(str(error), 120)}", hint="kubectl config view, or set KUBECONFIG"
+        ) from error
 
 
 def _quiet(client: Any) -> Any:

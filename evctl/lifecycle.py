@@ -74,7 +74,10 @@ def submit(
         )
     threshold = parameters.get("accuracy_threshold")
     if isinstance(threshold, float) and not 0 <= threshold <= 1:
-        raise UsageError(f"accuracy_threshold is a share between 0 and 1, not {threshold:g}")
+        raise UsageError(
+            f"accuracy_threshold is a share between 0 and 1, not {threshold:g}",
+            hint="evctl run --accuracy-threshold 0.9",
+        )
     package = folder / "pipeline.yaml"
     compiled.write(package)
     described = describe(profile) if profile.backend == "kubeflow" else ""
@@ -174,7 +177,9 @@ def cancel_and_wait(
     backend.cancel(run_id)
     run = _last(follow(backend, run_id, timeout_s=timeout_s, poll_s=poll_s))
     if run.state is not RunState.CANCELED:
-        raise FailedError(f"run {run_id[:8]} ended {run.state.value} before it could be cancelled")
+        raise FailedError(
+            f"run {run_id[:8]} ended {run.state.value} before it could be cancelled", hint=f"evctl status {run_id[:8]}"
+        )
     return run
 
 

@@ -31,6 +31,11 @@ def test_help_lists_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[
         (["run", "--accuracy-threshold", "7"], 2),
         (["run", "--data-version", "v9"], 2),
         (["run", "--param", "nope=1"], 2),
+        (["run", "--timeout", "-1"], 2),
+        (["run", "--run-id-file", "/nowhere/at/all"], 2),
+        (["--env", "dev"], 2),
+        (["run", "--param", "pair"], 2),
+        (["predict", "/nowhere.csv"], 3),
         (["run", "--nope"], 2),
         (["run", "--env", "nope"], 3),
         (["run", "--env", "prod"], 5),
@@ -51,9 +56,39 @@ def test_each_outcome_has_its_exit_code_and_one_json_error_on_stderr(
         assert out == ""
         error = json.loads(err.splitlines()[-1])["error"]
         assert set(error) == {"code", "message", "hint"}
+        assert error["hint"], "an error says what to type next"
         assert "Traceback" not in err
     else:
         json.loads(out)
+
+
+@pytest.mark.parametrize(("line", "code"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])
+def test_evctl_alone_shows_its_verbs(line: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(line) == code
+    assert "usage: evctl VERB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "hint"),
+    [
+        (UnavailableError("away"), ["runs", "--env", "local"], "evctl doctor --env local"),
+        (NotAllowedError("no"), ["runs"], "evctl doctor"),
+        (UsageError("odd"), ["runs"], "evctl runs --help"),
+    ],
+)
+def test_an_error_that_names_no_next_command_gets_the_usual_one(
+    error: EvctlError,
+    line: list[str],
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("evctl.commands.resolve.profile", broken)
+    assert run(line) == error.exit_code
+    assert capsys.readouterr().err.splitlines()[-1] == f"  next: {hint}"
 
 
 def test_a_near_verb_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:

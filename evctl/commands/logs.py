@@ -31,7 +31,9 @@ def logs(
 ) -> int:
     """Print the logs of a run's tasks; `-o json` is one document, with `-f` one a line."""
     if failed and task:
-        raise UsageError("--failed and a task do not go together")
+        raise UsageError(
+            "--failed and a task do not go together", hint="evctl logs RUN --failed, or evctl logs RUN TASK"
+        )
     found = resolve.run(run, env)
     names = lifecycle.failed_tasks(found.backend.get(found.run_id)) if failed else [task]
     lines = (

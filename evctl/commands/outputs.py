@@ -69,4 +69,7 @@ def _download(backend: Backend, artifacts: Iterable[Artifact], folder: Path) -> 
             continue
         say(f"{each.task}.{each.name} -> {where}")
     if missing:
-        raise FailedError(f"could not be copied, since it is gone from the store: {', '.join(missing)}")
+        raise FailedError(
+            f"could not be copied, since it is gone from the store: {', '.join(missing)}",
+            hint="evctl outputs shows what is left; evctl run makes it again",
+        )

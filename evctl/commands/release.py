@@ -47,7 +47,7 @@ def confirm(profile: Profile, question: str, *, yes: bool) -> None:
         raise RefusedError(f"{profile.name} asks before it changes what serves", hint="the same command with --yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise RefusedError("not confirmed; nothing was changed")
+        raise RefusedError("not confirmed; nothing was changed", hint="the same with --yes")
 
 
 def candidate(reference: str | None, env: str | None) -> tuple[Profile, Candidate]:

@@ -26,7 +26,7 @@ def run(
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="key=value, more than once.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every task anew.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return the id at once.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to follow; the run goes on.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to follow; the run goes on.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     run_id_file: Annotated[Path | None, typer.Option(help="Write the run's id here.")] = None,
     env: Env = None,
@@ -39,6 +39,8 @@ def run(
     require_image(profile)
     backend = get_backend(profile)
     raw = _parameters(data_version, accuracy_threshold, param or [])
+    if run_id_file:
+        _writable(run_id_file)
     with tempfile.TemporaryDirectory() as folder:
         run_id = lifecycle.submit(profile, backend, raw, Path(folder), use_cache=not no_cache, name=name)
     if run_id_file:
@@ -59,12 +61,20 @@ def run(
     return lifecycle.exit_code_of(ended)
 
 
+def _writable(path: Path) -> None:
+    """A run whose id cannot be written would be a run that a script loses."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="name another --run-id-file") from error
+
+
 def _parameters(data_version: str | None, threshold: str | None, pairs: list[str]) -> dict[str, str]:
     raw: dict[str, str] = {}
     for pair in pairs:
         key, found, value = pair.partition("=")
         if not found or not key:
-            raise UsageError(f"--param takes key=value, not {pair!r}")
+            raise UsageError(f"--param takes key=value, not {pair!r}", hint="evctl plan shows the parameters")
         raw[key] = value
     if data_version is not None:
         raw["data_version"] = data_version

@@ -163,7 +163,10 @@ def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:
                 return parse_env(file.read(), source)
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "not text"
-            raise UsageError(f"{'stdin' if source == '-' else source} cannot be read: {why}") from None
+            raise UsageError(
+                f"{'stdin' if source == '-' else source} cannot be read: {why}",
+                hint="evctl secrets apply NAME --from-env-file FILE",
+            ) from None
     if not sys.stdin.isatty() or not required:
         raise UsageError("no values", hint="evctl secrets apply NAME --from-env-file FILE, or - for stdin")
     return {key: typer.prompt(key, hide_input=True) for key in required}

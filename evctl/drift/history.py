@@ -55,7 +55,9 @@ def read(env: str) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UnavailableError(f"the drift history cannot be read: {trim(str(error))}") from error
+        raise UnavailableError(
+            f"the drift history cannot be read: {trim(str(error))}", hint="is EVCTL_HOME readable for this user?"
+        ) from error
     return [entry for line in lines if (entry := _parsed(line)) is not None]
 
 

@@ -42,7 +42,10 @@ def _features(file: Path) -> Any:
     from ev_ml.features import from_raw_frame
 
     if not file.is_file():
-        raise NotFoundError(f"{file} is a folder" if file.is_dir() else f"{file} does not exist")
+        raise NotFoundError(
+            f"{file} is a folder" if file.is_dir() else f"{file} does not exist",
+            hint="evctl predict examples/session.csv, or a file of raw telemetry",
+        )
     try:
         frame = pd.read_parquet(file) if ".parquet" in file.suffixes else pd.read_csv(file)
         if "timestamp" in frame:

@@ -90,7 +90,10 @@ def _create_or_same(store: Store, key: str, content: bytes, digest: str) -> None
     except ConflictError:
         # left by a writer that was cut short, or written by one beside us: the same bytes are as good as ours
         if hashlib.sha256(store.read(key)).hexdigest() != digest:
-            raise ConflictError(f"{store.uri}{key} exists with other content, and is no finished model") from None
+            raise ConflictError(
+                f"{store.uri}{key} exists with other content, and is no finished model",
+                hint="delete what is there, if nobody is writing it, then evctl retry",
+            ) from None
 
 
 def _verified(folder: Path) -> dict[str, Any]:

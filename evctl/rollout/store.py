@@ -61,7 +61,7 @@ class Store:
         try:
             return bytes(obstore.get(self._store, self._prefix + key).bytes())
         except FileNotFoundError as error:
-            raise NotFoundError(f"{self.uri}{key} does not exist") from error
+            raise NotFoundError(f"{self.uri}{key} does not exist", hint="evctl models list") from error
         except Exception as error:
             raise failure(f"{self.uri}{key} cannot be read", error) from error
 

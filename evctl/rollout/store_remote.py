@@ -71,7 +71,10 @@ def check_gcs(bucket: str) -> None:
     """Raise NotAllowedError when nothing says who asks for a bucket."""
     for name in GCS_FILES:
         if (file := os.environ.get(name)) and not Path(file).is_file():
-            raise NotAllowedError(f"no credentials for gs://{bucket}: the file {name} names does not exist")
+            raise NotAllowedError(
+                f"no credentials for gs://{bucket}: the file {name} names does not exist",
+                hint="set GOOGLE_APPLICATION_CREDENTIALS to the key's file",
+            )
     default = Path.home() / ".config" / "gcloud" / "application_default_credentials.json"
     if not default.is_file() and not any(os.environ.get(name) for name in (*GCS_FILES, *GCS_OTHER)):
         raise NotAllowedError(

@@ -79,14 +79,20 @@ def declared(profile: Profile) -> tuple[Schedule, ...]:
     found = [_checked(profile, each) for each in profile.schedules]
     names = [each.name for each in found]
     if double := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"schedule {double} is declared twice in profile {profile.name}")
+        raise UsageError(
+            f"schedule {double} is declared twice in profile {profile.name}",
+            hint="mend schedules in the profile, then evctl schedule apply",
+        )
     return tuple(found)
 
 
 def _checked(profile: Profile, settings: ScheduleSettings) -> Schedule:
     where = f"schedule {settings.name} of profile {profile.name}"
     if not _NAME.fullmatch(settings.name):
-        raise UsageError(f"{where}: a name has lower case letters, digits and -, at most 40")
+        raise UsageError(
+            f"{where}: a name has lower case letters, digits and -, at most 40",
+            hint="mend schedules in the profile, then evctl schedule apply",
+        )
     try:
         cron = " ".join(cron_fields(settings.cron))
     except UsageError as error:
@@ -101,7 +107,10 @@ def _checked(profile: Profile, settings: ScheduleSettings) -> Schedule:
     version = settings.parameters.get("data_version")
     if version is not None and str(version) not in profile.data.versions:
         known = ", ".join(sorted(profile.data.versions))
-        raise UsageError(f"{where}: data version {version!r} is not known; known: {known}")
+        raise UsageError(
+            f"{where}: data version {version!r} is not known; known: {known}",
+            hint="mend schedules in the profile, then evctl schedule apply",
+        )
     return Schedule(
         settings.name,
         settings.verb,
@@ -117,9 +126,15 @@ def _check_drift(parameters: Mapping[str, Any], where: str) -> None:
     for key, value in parameters.items():
         wanted = DRIFT_OPTIONS.get(key)
         if wanted is None:
-            raise UsageError(f"{where}: a drift check takes {', '.join(DRIFT_OPTIONS)}, not {key}")
+            raise UsageError(
+                f"{where}: a drift check takes {', '.join(DRIFT_OPTIONS)}, not {key}",
+                hint="mend schedules in the profile, then evctl schedule apply",
+            )
         if not isinstance(value, wanted):
-            raise UsageError(f"{where}: {key} is {'true or false' if wanted is bool else 'a text'}, not {value!r}")
+            raise UsageError(
+                f"{where}: {key} is {'true or false' if wanted is bool else 'a text'}, not {value!r}",
+                hint="mend schedules in the profile, then evctl schedule apply",
+            )
     if ("data_version" in parameters) == ("data" in parameters):
         raise UsageError(f"{where}: name the data: data_version, or data", hint="parameters: {data_version: v2}")
 

@@ -185,7 +185,7 @@ def _run(command: list[str], text: str | None, *, may_fail: bool = False) -> sub
             "schedules on this machine need cron, and there is no crontab command", hint="apt install cron"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise UnavailableError("crontab does not answer") from error
+        raise UnavailableError("crontab does not answer", hint="crontab -l by hand: does it ask, or hang?") from error
     if done.returncode != 0 and not may_fail:
         raise UnavailableError(f"the crontab cannot be written: {trim(done.stderr)}", hint="crontab -l")
     return done

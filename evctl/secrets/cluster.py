@@ -146,9 +146,14 @@ class ClusterSecrets:
 def check(name: str, values: Mapping[str, str], required: Sequence[str]) -> None:
     """Raise UsageError for a bad name or key, or a required key without a value."""
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name of a secret: lower case letters, digits, - and .")
+        raise UsageError(
+            f"{name!r} is no name of a secret: lower case letters, digits, - and .", hint="evctl secrets list"
+        )
     if bad := [key for key in values if not KEY.fullmatch(key)]:
-        raise UsageError(f"{bad[0]!r} is no key of a secret: letters, digits, -, _ and .")
+        raise UsageError(
+            f"{bad[0]!r} is no key of a secret: letters, digits, -, _ and .",
+            hint="mend the file, then the same command",
+        )
     if lacking := [key for key in required if not values.get(key)]:
         raise UsageError(f"secret {name} needs {', '.join(lacking)}", hint="add it to the file")
 

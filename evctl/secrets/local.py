@@ -48,9 +48,11 @@ def parse_env(text: str, source: str) -> dict[str, str]:
             continue
         key, found, value = line.strip().removeprefix("export ").partition("=")
         if not found or not KEY.fullmatch(key.strip()):
-            raise UsageError(f"{source}:{number}: not KEY=value")
+            raise UsageError(f"{source}:{number}: not KEY=value", hint="mend the line, then the same command")
         if key.strip() in values:
-            raise UsageError(f"{source}:{number}: {key.strip()} stands twice")
+            raise UsageError(
+                f"{source}:{number}: {key.strip()} stands twice", hint="keep one of them, then the same command"
+            )
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
         values[key.strip()] = value[1:-1] if quoted else value
     return values
@@ -69,7 +71,9 @@ class LocalSecrets:
             UsageError: a bad name, or a required key is missing.
         """
         if not NAME.fullmatch(name):
-            raise UsageError(f"{name!r} is no name of a secret: lower case letters, digits, - and .")
+            raise UsageError(
+                f"{name!r} is no name of a secret: lower case letters, digits, - and .", hint="evctl secrets list"
+            )
         lacking = [key for key in required if not values.get(key)]
         if lacking:
             raise UsageError(f"secret {name} needs {', '.join(lacking)}", hint="add it to the file")
@@ -88,7 +92,10 @@ class LocalSecrets:
             for key in change.removed:
                 (target / key).unlink()
         except OSError as error:
-            raise UnavailableError(f"the secrets folder cannot be written: {error.strerror}") from error
+            raise UnavailableError(
+                f"the secrets folder cannot be written: {error.strerror}",
+                hint="is EVCTL_HOME writable, and the disk not full?",
+            ) from error
         return change
 
     def list(self) -> dict[str, list[str]]:

@@ -94,9 +94,15 @@ def _command(command: tuple[str, ...]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True)
     except FileNotFoundError as error:
-        raise NotAllowedError(f"the login command {command[0]} is not installed") from error
+        raise NotAllowedError(
+            f"the login command {command[0]} is not installed",
+            hint="install it, or set another under kubeflow.auth in the profile",
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise NotAllowedError(f"the login command {command[0]} gave nothing in {COMMAND_TIMEOUT_S:g} s") from error
+        raise NotAllowedError(
+            f"the login command {command[0]} gave nothing in {COMMAND_TIMEOUT_S:g} s",
+            hint="run it by hand: does it ask for something?",
+        ) from error
     except (subprocess.CalledProcessError, OSError) as error:
         # its own words may hold a secret
         code = getattr(error, "returncode", "?")
@@ -111,8 +117,14 @@ def _first_file(paths: list[str]) -> str:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise NotAllowedError(f"the login file {path} cannot be read: {error.strerror}") from error
-    raise NotAllowedError(f"there is no login file {' or '.join(filter(None, paths))}")
+            raise NotAllowedError(
+                f"the login file {path} cannot be read: {error.strerror}",
+                hint="is it readable for this user? kubeflow.auth in the profile names another",
+            ) from error
+    raise NotAllowedError(
+        f"there is no login file {' or '.join(filter(None, paths))}",
+        hint="log in again with what writes it, or name another under kubeflow.auth in the profile",
+    )
 
 
 def _kubeconfig_token(context: str | None) -> str:

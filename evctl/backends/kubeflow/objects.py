@@ -69,7 +69,10 @@ class Objects:
             target.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.part-"))
         except OSError as error:
-            raise UnavailableError(f"{target.parent} cannot be written: {error.strerror}") from error
+            raise UnavailableError(
+                f"{target.parent} cannot be written: {error.strerror}",
+                hint="is it writable, and the disk not full? --download DIR names another",
+            ) from error
         try:
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 jobs = [
@@ -80,7 +83,10 @@ class Objects:
                     job.result()
             _put(work / "content", target, work / "old")
         except OSError as error:
-            raise UnavailableError(f"{target} cannot be written: {error.strerror or error}") from error
+            raise UnavailableError(
+                f"{target} cannot be written: {error.strerror or error}",
+                hint="is it writable, and the disk not full? --download DIR names another",
+            ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
         return target
@@ -212,7 +218,10 @@ def _safe(entry: Entry, artifact: Artifact) -> PurePosixPath:
     """Return where an object goes inside the copy; a key cannot lead out of it."""
     path = PurePosixPath(entry.name)
     if path.is_absolute() or ".." in path.parts:
-        raise FailedError(f"artifact {artifact.task}.{artifact.name} has an object whose name leads elsewhere")
+        raise FailedError(
+            f"artifact {artifact.task}.{artifact.name} has an object whose name leads elsewhere",
+            hint="evctl outputs, and look at the store: nobody but this run should write there",
+        )
     return path
 
 

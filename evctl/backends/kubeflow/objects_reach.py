@@ -211,7 +211,8 @@ def _open(reach: Reach, where: Location, session: Session, endpoint: str | None,
     except Exception as error:  # obstore's own errors have no common base; their text may hold a key
         whose = f"secret {session.secret}" if secret else "the environment"
         raise NotAllowedError(
-            f"the credentials of {whose} are none that {where.provider}://{where.bucket} takes ({type(error).__name__})"
+            f"the credentials of {whose} are none that {where.provider}://{where.bucket} takes ({type(error).__name__})",
+            hint="evctl doctor, then evctl secrets apply --store",
         ) from None
 
 

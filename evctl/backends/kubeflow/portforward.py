@@ -81,7 +81,10 @@ def target(api: KubeApi, namespace: str, service: str, port: int) -> tuple[str, 
         raise UnavailableError(f"service {where} has no port {port}", hint=hint)
     selector = ",".join(f"{key}={value}" for key, value in (found.get("selector") or {}).items())
     if not selector:
-        raise UnavailableError(f"service {where} selects no pods, so no port can be forwarded to it")
+        raise UnavailableError(
+            f"service {where} selects no pods, so no port can be forwarded to it",
+            hint="evctl doctor: does the server run?",
+        )
     pods = api.list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
     ready = [pod for pod in pods if _is_ready(pod)]
     if not ready:

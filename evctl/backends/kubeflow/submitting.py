@@ -171,7 +171,10 @@ class Submitter:
                     raise error
         known = digest_of(found)
         if known is not None and known != digest:
-            raise ConflictError(f"version {name} of {PIPELINE_NAME} exists with other content (digest {known[:12]})")
+            raise ConflictError(
+                f"version {name} of {PIPELINE_NAME} exists with other content (digest {known[:12]})",
+                hint="evctl upload names versions by their content; delete that one, or name another",
+            )
         return found, False
 
     def _send(self, pipeline: str, name: str, package: Path, digest: str, description: str) -> Mapping[str, Any]:

@@ -116,7 +116,9 @@ class LocalBackend:
         """
         source = Path(artifact.path or artifact.uri)
         if not source.exists():
-            raise NotFoundError(f"artifact {artifact.task}.{artifact.name} is no longer at {source}")
+            raise NotFoundError(
+                f"artifact {artifact.task}.{artifact.name} is no longer at {source}", hint="evctl run makes it again"
+            )
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as work:
@@ -134,7 +136,10 @@ class LocalBackend:
                     target.replace(Path(work) / "old")
                 copy.replace(target)
         except OSError as error:
-            raise UnavailableError(f"{target} cannot be written: {error.strerror or error}") from error
+            raise UnavailableError(
+                f"{target} cannot be written: {error.strerror or error}",
+                hint="is it writable, and the disk not full? --download DIR names another",
+            ) from error
         return target
 
     def logs(
@@ -156,13 +161,18 @@ class LocalBackend:
         """Ask the worker to end the run; the exit handler still runs."""
         run = self.get(run_id)
         if run.finished:
-            raise ConflictError(f"run {run_id[:8]} has ended already: {run.state.value}")
+            raise ConflictError(
+                f"run {run_id[:8]} has ended already: {run.state.value}", hint=f"evctl status {run_id[:8]}"
+            )
         folder = self._folder(run_id)
         try:
             # this is what the worker looks for; on a full disk it still can be made, and the ledger not be written
             folder.cancel_file.touch()
         except OSError as error:
-            raise UnavailableError(f"{folder.cancel_file} cannot be made: {error.strerror or error}") from error
+            raise UnavailableError(
+                f"{folder.cancel_file} cannot be made: {error.strerror or error}",
+                hint="is EVCTL_HOME writable, and the disk not full?",
+            ) from error
         with contextlib.suppress(UnavailableError):
             RunIndex(self.home).mark_cancel_requested(run_id)
 
@@ -222,7 +232,7 @@ def _nodes(folder: RunFolder) -> tuple[Node, ...]:
     try:
         return _parsed(folder.package.read_text())
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"{folder.package} cannot be read: {error}") from error
+        raise UnavailableError(f"{folder.package} cannot be read: {error}", hint="evctl run submits it anew") from error
 
 
 @cache

@@ -168,7 +168,9 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise NotFoundError(f"no run {path.parent.name}", hint="evctl runs") from error
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"{path} cannot be read: {error}") from error
+        raise UnavailableError(
+            f"{path} cannot be read: {error}", hint="is EVCTL_HOME readable for this user?"
+        ) from error
     return document
 
 

@@ -110,7 +110,10 @@ def runtime_format(api: KubeApi, target: ServiceTarget, name: str) -> str:
     for each in (spec.OUR_FORMAT, spec.STOCK_FORMAT):
         if each in formats:
             return each
-    raise RefusedError(f"ServingRuntime {name} serves {', '.join(formats) or 'nothing'}, not {spec.OUR_FORMAT}")
+    raise RefusedError(
+        f"ServingRuntime {name} serves {', '.join(formats) or 'nothing'}, not {spec.OUR_FORMAT}",
+        hint="name another under serving.runtime in the profile, or none for our own",
+    )
 
 
 def service(target: ServiceTarget, found: Mapping[str, Any] | None) -> Sequence[str]:
