@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evctl.cli import EXIT_CODES, VERBS, run
+from evctl.errors import EvctlError, NotAllowedError, UnavailableError, UsageError
 
 
 def test_help_lists_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
