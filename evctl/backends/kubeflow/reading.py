@@ -1,10 +1,14 @@
-"""Ask every source about a run and join what they say. At most six requests for a finished run that did not fail."""
+"""Ask every source about a run and join what they say: for a finished run in at most six requests.
+
+A run that failed is asked for its pods and its last words, and not for its artifacts: why it failed comes before what its
+tasks said of their results.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -70,7 +74,7 @@ class Reader:
         """Return the run as all sources together know it."""
         document = self.api.run(run_id)
         state = run_state(document, cancel_requested=cancel_requested)
-        metadata, down = self.metadata(run_id)
+        metadata, down = self.metadata(run_id, artifacts=state is not RunState.FAILED)
         sources = Sources(
             run=document,
             spec=self.api.spec_of(document),
@@ -88,12 +92,12 @@ class Reader:
         words = self._last_words(run_id, seen, pods, metadata)
         return join(replace(sources, logs=words)) if words else seen
 
-    def metadata(self, run_id: str) -> tuple[RunMetadata | None, bool]:
+    def metadata(self, run_id: str, *, artifacts: bool = True) -> tuple[RunMetadata | None, bool]:
         """Return what ML Metadata has of a run, and whether it could not be asked."""
         if time.monotonic() < self._quiet_until:
             return None, True
         try:
-            return self.connection.metadata().read(run_id), False
+            return self.connection.metadata().read(run_id, artifacts=artifacts), False
         except EvctlError:
             self._quiet_until = time.monotonic() + METADATA_PAUSE_S
             return None, True
@@ -119,10 +123,10 @@ class Reader:
         selector = f"{pod_reader.RUN_LABEL}={run_id}"
         known = [e.namespace for e in metadata.executions if e.namespace] if metadata else []
         said: str | None = None
-        for namespace in dict.fromkeys((*known[-1:], *self._namespaces())):
+        for namespace in self._namespaces(known[-1:]):
             try:
                 items = kubernetes.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items")
-                if items:
+                if items or namespace in known:
                     return pod_reader.read(items, self._events(kubernetes, namespace, items)), ()
             except EvctlError as error:
                 said = said or f"pods in {namespace} cannot be read, so why one does not start is not known: {error}"
@@ -131,13 +135,17 @@ class Reader:
                     break
         return (None, (said,)) if said else ((), ())
 
-    def _namespaces(self) -> tuple[str, ...]:
-        """Return where pods may be, the likeliest first: a server for one user runs all of them beside itself."""
+    def _namespaces(self, known: Sequence[str]) -> Iterator[str]:
+        """Yield where pods may be, the likeliest first; the server is asked only where ML Metadata does not say."""
+        yield from known
         try:
             apart = self.api.multi_user()
         except EvctlError:
-            return self.namespace, self.system_namespace
-        return (self.namespace,) if apart else (self.system_namespace, self.namespace)
+            rest: tuple[str, ...] = (self.namespace, self.system_namespace)
+        else:
+            # a server for one user runs all of them beside itself
+            rest = (self.namespace,) if apart else (self.system_namespace, self.namespace)
+        yield from (each for each in dict.fromkeys(rest) if each not in known)
 
     def _events(self, kubernetes: Any, namespace: str, items: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         waiting = [pod["metadata"]["name"] for pod in items if (pod.get("status") or {}).get("phase") == "Pending"]
@@ -177,7 +185,8 @@ class Reader:
 
         if metadata is None or task.state is not TaskState.FAILED:
             return None
-        stored = log_artifacts(metadata, task.name, task.path)
+        whole = metadata if metadata.links else self.metadata(run_id)[0]
+        stored = log_artifacts(whole, task.name, task.path) if whole else ()
         with contextlib.suppress(EvctlError):
             if stored:
                 return pod_reader.last_words(Objects(self.connection).read(stored[-1][1]).decode(errors="replace"))
