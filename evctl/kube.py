@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from evctl.errors import NotAllowedError, UnavailableError, trim
 from evctl.kube_errors import RETRIED, Unreachable, explained
+from evctl.resolving import resolve
 
 CONNECT_TIMEOUT_S = 3.0
 """A dead API server is told within 5 s."""
@@ -199,8 +200,11 @@ class KubeApi:
         # a bearer token may have expired: the client's own hook renews it here
         self._client.update_params_for_auth(headers, [], ["BearerToken"])
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_s)
+        pool = self._client.rest_client.pool_manager
         try:
-            return self._client.rest_client.pool_manager.request(
+            if not isinstance(pool, urllib3.ProxyManager):
+                resolve(self.host, Unreachable)
+            return pool.request(
                 method,
                 self.host + url,
                 body=body,

@@ -25,6 +25,7 @@ from evctl.backends.kubeflow.transport_answers import (
     retry_after,
 )
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError, UsageError, trim
+from evctl.resolving import resolve
 
 CONNECT_TIMEOUT_S = 1.5
 """For each address of a name; three dead ones are told within 5 s."""
@@ -141,6 +142,11 @@ class Transport:
     ) -> Any:
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_s or self.timeout_s)
         attempt.sent = False
+        try:
+            resolve(attempt.url)
+        except UnavailableError:
+            attempt.hopeless = True
+            raise
         try:
             answer = self._pool.request(
                 attempt.method,
