@@ -127,8 +127,8 @@ def test_one_class_only_is_refused_and_named(product: Product, tmp_path: Path) -
     at = table.schema.get_field_index("label")
     pq.write_table(table.set_column(at, table.schema.field(at), healthy), tmp_path / "in.parquet")
     product.profile({"v1": {"uri": str(tmp_path / "in.parquet")}})
-    _, run = check(product, "train_fault_classifier")
-    reason = next(each["reason"] for each in run["tasks"] if each["name"] == "train_fault_classifier")
+    _, run = check(product, "validate_battery_data")
+    reason = next(each["reason"] for each in run["tasks"] if each["name"] == "validate_battery_data")
     assert "have the label 'healthy'" in reason
 
 
