@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from kserve.errors import InvalidInput
 from prometheus_client import Counter, Histogram
 from sklearn import config_context
 
-from ev_ml.bundle import LoadedBundle, load
+from ev_ml.bundle import GOLDEN, LoadedBundle, load
 from ev_serving.batch import Batcher
 from ev_serving.inputs import BadInput, Schema, matrix_of
+from ev_serving.trees import quicken, within
 
 PREDICTED = Counter("ev_predictions", "Predicted sessions", ["model_name", "model_version", "predicted_class"])
 SCORES = Histogram(
@@ -43,6 +45,7 @@ class Predictor(Model):  # type: ignore[misc]
         self.bundle = bundle
         self._schema = Schema(bundle.manifest.features)
         _single_threaded(bundle.model.estimator)
+        quicken(bundle.model.estimator, np.array(json.loads((self._folder / GOLDEN).read_text())["rows"], dtype=float))
         self._batch = Batcher(lambda rows: _probabilities(bundle, rows))
         version = bundle.manifest.version
         self._counters = {c: PREDICTED.labels(self.name, version, c) for c in bundle.manifest.classes}
@@ -147,18 +150,6 @@ def _probabilities(bundle: LoadedBundle, rows: np.ndarray) -> np.ndarray:
 
 def _single_threaded(estimator: Any) -> None:
     """Start no thread pool for a handful of rows, wherever in the estimator `n_jobs` is."""
-    seen: set[int] = set()
-    stack = [estimator]
-    while stack:
-        each = stack.pop()
-        if id(each) in seen or isinstance(each, str | bytes | int | float | np.ndarray | type(None)):
-            continue
-        seen.add(id(each))
-        if isinstance(each, list | tuple):
-            stack.extend(each)
-        elif hasattr(each, "get_params"):
-            if getattr(each, "n_jobs", None) is not None:
-                each.n_jobs = 1
-            stack.extend(vars(each).values())
-        elif type(each).__module__.startswith("sklearn."):
-            stack.extend(vars(each).values() if hasattr(each, "__dict__") else ())
+    for each in within(estimator):
+        if getattr(each, "n_jobs", None) is not None:
+            each.n_jobs = 1
