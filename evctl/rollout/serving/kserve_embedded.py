@@ -34,6 +34,7 @@ CARRIES = (
     "ev_serving.inputs",
     "ev_serving.predictor",
     "ev_serving.server",
+    "ev_serving.trees",
 )
 """What the predictor imports of ours; `ev_pipeline.embed` puts these files beside a step that imports this module."""
 LIBRARIES = ("joblib", "numpy", "pandas", "scikit-learn")
