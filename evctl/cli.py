@@ -6,6 +6,7 @@ annotated parameters in `evctl/commands/`; it is registered by one line here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -81,7 +82,11 @@ def main() -> None:
     # a command's start makes many objects and few cycles, and pydantic would read every package's metadata for plugins
     gc.set_threshold(50_000)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    # all is written and closed: taking grpc and the interpreter down in good order takes as long as a short verb
+    os._exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
