@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.secrecy import nothing_kept as nothing_kept
+from tests.secrecy import nothing_shown as nothing_shown
+
 SCRUBBED = ("EVCTL_", "EV_", "AWS_", "GOOGLE_", "GCS_", "AZURE_", "KUBE", "KFP_", "ML_PIPELINE_", "XDG_")
 KEPT = {"EVCTL_KFP_HOST", "EVCTL_KFP_TOKEN", "EVCTL_MLMD_HOST", "EVCTL_TEST_CACHE", "KUBECONFIG_FOR_TESTS"}
 

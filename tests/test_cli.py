@@ -239,6 +239,7 @@ def test_profile_errors_name_file_key_and_line(
 ) -> None:
     monkeypatch.setenv("EVCTL_PROFILES", str(tmp_path))
     cases = {
+        "store: {uri: /a}\nnotify:\n  password: hunter2\n": ("x.yaml:3", "secret"),
         "store: {uri: /tmp/x}\nbackand: local\n": ("x.yaml:2", "backand"),
         "store: {uri: /tmp/x}\naccuracy_threshold: high\n": ("x.yaml:2", "accuracy_threshold"),
         "store: {uri: /tmp/x}\nsteps:\n  train_fault_classifier: {memory: 8Gigs}\n": ("x.yaml:3", "memory", "like 8Gi"),
@@ -252,7 +253,6 @@ def test_profile_errors_name_file_key_and_line(
         "store: {uri: '${NOT_SET_ANYWHERE}'}\n": ("x.yaml:1", "NOT_SET_ANYWHERE"),
         "store: {uri: /a}\nstore: {uri: /b}\n": ("x.yaml:2", "stands twice"),
         "store: [\n": ("x.yaml:2", "not YAML"),
-        "store: {uri: /a}\nnotify:\n  password: hunter2\n": ("x.yaml:3", "secret"),
     }
     for text, said in cases.items():
         (tmp_path / "x.yaml").write_text(text)
