@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-MARKS = re.compile(rb"s3cr3t|hunter2|t0ken|k3y-")
+MARKS = re.compile(rb"s3cr3t|hunter2|t0ken|h1dden|k3y-")
 SOURCES = re.compile(
-    r"/secrets(-[^/]*)?/"  # the state folder's own, and what is mounted for a running step
+    r"/etcd/member/"  # where a real API server keeps them
+    r"|/secrets(-[^/]*)?/"  # the state folder's own, and what is mounted for a running step
     r"|/(env|[^/]*\.env|kubeconfig|cookie|token|TELEMETRY_TOKEN)$"
 )
 MOST_BYTES = 64 << 20

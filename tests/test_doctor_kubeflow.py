@@ -320,6 +320,21 @@ def test_nodes_that_take_no_pods_of_ours_do_not_count() -> None:
     assert len(judge.usable([node("1", "1Gi", taints=soft)])) == 1
 
 
+def test_what_pods_on_a_node_have_asked_for_is_not_there_any_more() -> None:
+    def pod(on: str | None, *containers: dict[str, str]) -> dict[str, Any]:
+        asked = [{"resources": {"requests": each}} for each in containers]
+        return {"spec": {**({"nodeName": on} if on else {}), "containers": [*asked, {}]}}
+
+    nodes = [{**node("8", "16Gi"), "metadata": {"name": name}} for name in ("a", "b")]
+    pods = [
+        pod("a", {"cpu": "3500m", "memory": "1Gi"}, {"cpu": "1"}),
+        pod(None, {"cpu": "7"}),
+        pod("gone", {"cpu": "7"}),
+    ]
+    found = judge.usable(nodes, pods)
+    assert [(each["cpu"], each["memory"]) for each in found] == [(3.5, 15 * 2**30), (8, 16 * 2**30)]
+
+
 def test_an_accelerator_is_asked_for_by_its_name() -> None:
     step = {"cpu": "1", "accelerator": {"type": "nvidia.com/gpu", "count": 2}}
     wanted = judge.needs(profile(steps={"train_fault_classifier": step}))

@@ -177,7 +177,8 @@ def nodes(site: Site) -> Finding:
     if not wanted:
         return passed("no task has limits")
     try:
-        found = usable(site.cluster().list("/api/v1/nodes"))
+        listed = site.cluster().list("/api/v1/nodes")
+        found = usable(listed)
     except NotAllowedError:
         return warned(
             f"nodes may not be listed: whether {wanted[0].task} ({wanted[0].said}) fits is not known",
@@ -194,7 +195,18 @@ def nodes(site: Site) -> Finding:
             f"no node has {lost[0].said}, so {tasks} would stay Pending; the largest give cpu {cpu:g}, {memory:.1f}Gi",
             f"lower steps.{lost[0].task} in the profile, or add a node",
         )
-    return passed(f"{wanted[0].task} ({wanted[0].said}) fits; {len(found)} node(s)")
+    said = f"{wanted[0].task} ({wanted[0].said}) fits"
+    try:
+        pods = site.cluster().list("/api/v1/pods", fieldSelector="status.phase!=Succeeded,status.phase!=Failed")
+    except NotAllowedError:
+        return passed(f"{said} on a node by its size; {len(found)} node(s), whose pods may not be listed")
+    if waits := homeless(wanted, usable(listed, pods)):
+        tasks = ", ".join(need.task for need in waits)
+        return warned(
+            f"{tasks} would wait until other pods have ended: no node has {waits[0].said} left",
+            "kubectl describe nodes shows what is taken; add a node where that is usual",
+        )
+    return passed(f"{said}; {len(found)} node(s)")
 
 
 def retries(site: Site) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -101,16 +102,23 @@ def _need(task: str, step: StepSettings) -> Need:
     return Need(task, amounts, ", ".join(said))
 
 
-def usable(nodes: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Return what each node that takes pods without tolerations can give."""
+def usable(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, float]]:
+    """Return what each node that takes pods without tolerations can give, less what `pods` on it have asked for."""
+    taken: dict[str, Counter[str]] = {}
+    for pod in pods:
+        on = taken.setdefault(str((pod.get("spec") or {}).get("nodeName")), Counter())
+        for container in (pod.get("spec") or {}).get("containers") or ():
+            for name, value in ((container.get("resources") or {}).get("requests") or {}).items():
+                on[name] += quantity(value)  # type: ignore[assignment]
     found = []
     for node in nodes:
+        less = taken.get(str((node.get("metadata") or {}).get("name")), Counter())
         spec, status = node.get("spec") or {}, node.get("status") or {}
         taints = {taint.get("effect") for taint in spec.get("taints") or ()}
         ready = [c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"]
         if spec.get("unschedulable") or taints & {"NoSchedule", "NoExecute"} or "False" in ready or "Unknown" in ready:
             continue
-        found.append({name: quantity(value) for name, value in (status.get("allocatable") or {}).items()})
+        found.append({name: quantity(value) - less[name] for name, value in (status.get("allocatable") or {}).items()})
     return found
 
 

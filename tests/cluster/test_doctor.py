@@ -241,6 +241,22 @@ def test_a_node_too_small_for_the_largest_task_is_told_with_what_it_gives(
     assert place.one("nodes", steps=small).status == "pass"
 
 
+def test_a_node_that_others_have_filled_is_a_warning(place: Place, node: Callable[[str, str], None]) -> None:
+    node("8", "16Gi")
+    assert place.one("nodes").status == "pass"
+    name = f"node-{place.namespace}"
+    container = {"name": "c", "image": "x", "resources": {"requests": {"cpu": "6"}}}
+    body = {"metadata": {"name": "busy"}, "spec": {"nodeName": name, "containers": [container]}}
+    pods = f"/api/v1/namespaces/{place.namespace}/pods"
+    place.admin.create(pods, {"apiVersion": "v1", "kind": "Pod", **body})
+    found = place.one("nodes")
+    assert found.status == "warn"
+    assert found.message.startswith("train_fault_classifier would wait until other pods have ended: no node has cpu 4")
+    place.admin.patch(f"{pods}/busy/status", {"status": {"phase": "Succeeded"}})
+    assert place.one("nodes").status == "pass"
+    place.admin.delete(f"{pods}/busy")
+
+
 def test_nodes_that_may_not_be_listed_are_a_warning(
     place: Place, operator: Callable[[list[dict[str, list[str]]]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
