@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from evctl.backends.base import Run, RunState, TaskState, TaskStatus
-from evctl.backends.kubeflow.logs import Logs, logs, split_lines
+from evctl.backends.kubeflow.lines import split_lines
+from evctl.backends.kubeflow.logs import Logs, logs
 from evctl.backends.metadata.values import Execution, Link, RunMetadata, StoredArtifact
 from evctl.errors import NotAllowedError, NotFoundError, UnavailableError
 from tests.kubeflow.objectstore import Door, reach

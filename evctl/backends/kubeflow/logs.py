@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from evctl.backends.base import TERMINAL_TASK_STATES, Artifact, LogLine, Run, TaskState, TaskStatus
 from evctl.backends.kubeflow import pods as pod_reader
 from evctl.backends.kubeflow.artifacts import label, log_artifacts
-from evctl.backends.kubeflow.objects import Objects, lines_of
+from evctl.backends.kubeflow.lines import lines_of, split_lines
+from evctl.backends.kubeflow.objects import Objects
 from evctl.backends.kubeflow.objects_reach import Reach
+from evctl.backends.merging import merged
 from evctl.backends.metadata.values import RunMetadata
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 
@@ -52,6 +56,8 @@ class Logs:
     poll_s: float = POLL_S
     _namespace: str = ""
     _known: RunMetadata | None = None
+    _last: tuple[float, Run] | None = None
+    _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, task: str | None, *, tail: int | None = None) -> Iterator[LogLine]:
         """Yield the lines of one task, or of all in the order of the flow; with `tail` each one's last.
@@ -74,20 +80,35 @@ class Logs:
             raise failed
 
     def follow(self, task: str | None, *, tail: int | None = None) -> Iterator[LogLine]:
-        """Yield lines as they come: a task's from its pod's start to its end, all tasks' until the run has ended."""
-        done: set[tuple[str, tuple[str, ...]]] = set()
-        while True:
-            run = self.look()
-            tasks = [each for each in self._tasks(run, task) if task or each.state is not TaskState.CACHED]
-            left = [each for each in tasks if (each.name, each.path) not in done]
-            ready = [each for each in left if _own_pod(each) or each.state in TERMINAL_TASK_STATES]
-            if ready:
-                yield from self._follow(ready[0], tail)
-                done.add((ready[0].name, ready[0].path))
-            elif run.finished or (task is not None and tasks and not left):
-                return
-            else:
-                time.sleep(self.poll_s)
+        """Yield lines as they come: a task's from its pod's start to its end, all tasks' until the run has ended.
+
+        What has ended already comes first, in the order of the flow; tasks that run side by side are read side by side.
+        """
+        done: set[Hashable] = set()
+        for each in self._shown(self._look(), task):
+            if each.state in TERMINAL_TASK_STATES:
+                done.add((each.name, each.path))
+                yield from self._follow(each, tail)
+
+        def ready() -> tuple[Mapping[Hashable, Callable[[], Iterator[LogLine]]], bool]:
+            run = self._look()
+            tasks = self._shown(run, task)
+            begun = [each for each in tasks if _own_pod(each) or each.state in TERMINAL_TASK_STATES]
+            more = not run.finished and not (task is not None and tasks and len(begun) == len(tasks))
+            left = {(each.name, each.path): partial(self._follow, each, tail) for each in begun}
+            return {key: read for key, read in left.items() if key not in done}, more
+
+        yield from merged(ready, self.poll_s)
+
+    def _look(self) -> Run:
+        """Return the run as it is, asked for at most once in a pause whatever number of tasks is read."""
+        with self._asking:
+            if self._last is None or time.monotonic() - self._last[0] >= self.poll_s:
+                self._last = (time.monotonic(), self.look())
+            return self._last[1]
+
+    def _shown(self, run: Run, task: str | None) -> list[TaskStatus]:
+        return [each for each in self._tasks(run, task) if task or each.state is not TaskState.CACHED]
 
     def _tasks(self, run: Run, wanted: str | None) -> list[TaskStatus]:
         tasks = [each for each in run.tasks if each.kind == "task"]
@@ -188,7 +209,7 @@ class Logs:
             time.sleep(self.poll_s)
 
     def _again(self, task: TaskStatus) -> TaskStatus | None:
-        tasks = self.look().tasks
+        tasks = self._look().tasks
         return next((each for each in tasks if (each.name, each.path) == (task.name, task.path)), None)
 
     def _stream(self, pod: str, *, follow: bool, whole: bool) -> Iterator[str]:
@@ -265,19 +286,3 @@ def logs(
 def _own_pod(task: TaskStatus | None) -> str | None:
     """Return the task's own pod: before there is one, its driver's stands in for it."""
     return task.pod if task is not None and task.pod and not _DRIVER.search(task.pod) else None
-
-
-def split_lines(chunks: Iterable[Any], *, whole: bool = False) -> Iterator[str]:
-    """Yield the lines of a body that comes in pieces, wherever they were cut.
-
-    Args:
-        whole: leave out a last line without its end: the rest of it is still to come.
-    """
-    rest = b""
-    for chunk in chunks:
-        rest += chunk if isinstance(chunk, bytes) else str(chunk).encode()
-        *lines, rest = rest.split(b"\n")
-        for line in lines:
-            yield line.decode(errors="replace").rstrip("\r")
-    if rest and not whole:
-        yield rest.decode(errors="replace").rstrip("\r")

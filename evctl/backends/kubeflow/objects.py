@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -232,8 +232,3 @@ def _put(content: Path, target: Path, aside: Path) -> None:
     elif content.is_dir() and target.exists():
         target.unlink()
     content.replace(target)
-
-
-def lines_of(content: bytes) -> Iterator[str]:
-    """Yield a stored log's lines."""
-    yield from content.decode(errors="replace").splitlines()
