@@ -17,6 +17,7 @@ from typing import Any
 from evctl.errors import RefusedError, UsageError
 from evctl.profile import Profile
 
+SHOWN = "evctl plan shows the parameters"
 VERSIONED_FILE = "ev_battery_fault_pipeline.yaml"
 
 
@@ -102,7 +103,7 @@ def coerce(spec: Mapping[str, Any], raw: Mapping[str, str]) -> dict[str, Any]:
         if name not in known:
             raise UsageError(
                 f"no parameter {name}; the pipeline has {', '.join(sorted(known))}",
-                hint="evctl plan shows the parameters",
+                hint=SHOWN,
             )
     values: dict[str, Any] = {}
     for name, definition in known.items():
@@ -133,7 +134,7 @@ def _typed(name: str, text: str, kind: str) -> Any:
         pass
     raise UsageError(
         f"parameter {name} must be {words.get(kind, f'JSON of type {kind}')}, not {text!r}",
-        hint="evctl plan shows the parameters",
+        hint=SHOWN,
     )
 
 

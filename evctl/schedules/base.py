@@ -17,6 +17,7 @@ from evctl.errors import NotFoundError, UsageError
 from evctl.profile import Profile, ScheduleSettings
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+MEND = "mend schedules in the profile, then evctl schedule apply"
 DRIFT_OPTIONS = {"data_version": str, "data": str, "retrain": bool, "notify": bool}
 Change = Literal["created", "updated", "unchanged", "deleted"]
 Where = Literal["kubeflow", "crontab"]
@@ -81,7 +82,7 @@ def declared(profile: Profile) -> tuple[Schedule, ...]:
     if double := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(
             f"schedule {double} is declared twice in profile {profile.name}",
-            hint="mend schedules in the profile, then evctl schedule apply",
+            hint=MEND,
         )
     return tuple(found)
 
@@ -91,7 +92,7 @@ def _checked(profile: Profile, settings: ScheduleSettings) -> Schedule:
     if not _NAME.fullmatch(settings.name):
         raise UsageError(
             f"{where}: a name has lower case letters, digits and -, at most 40",
-            hint="mend schedules in the profile, then evctl schedule apply",
+            hint=MEND,
         )
     try:
         cron = " ".join(cron_fields(settings.cron))
@@ -109,7 +110,7 @@ def _checked(profile: Profile, settings: ScheduleSettings) -> Schedule:
         known = ", ".join(sorted(profile.data.versions))
         raise UsageError(
             f"{where}: data version {version!r} is not known; known: {known}",
-            hint="mend schedules in the profile, then evctl schedule apply",
+            hint=MEND,
         )
     return Schedule(
         settings.name,
@@ -128,12 +129,12 @@ def _check_drift(parameters: Mapping[str, Any], where: str) -> None:
         if wanted is None:
             raise UsageError(
                 f"{where}: a drift check takes {', '.join(DRIFT_OPTIONS)}, not {key}",
-                hint="mend schedules in the profile, then evctl schedule apply",
+                hint=MEND,
             )
         if not isinstance(value, wanted):
             raise UsageError(
                 f"{where}: {key} is {'true or false' if wanted is bool else 'a text'}, not {value!r}",
-                hint="mend schedules in the profile, then evctl schedule apply",
+                hint=MEND,
             )
     if ("data_version" in parameters) == ("data" in parameters):
         raise UsageError(f"{where}: name the data: data_version, or data", hint="parameters: {data_version: v2}")

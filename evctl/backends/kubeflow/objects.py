@@ -18,6 +18,7 @@ from evctl.backends.base import Artifact
 from evctl.backends.kubeflow.objects_reach import Location, Reach, explained, location_of, stores, transient
 from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, UnavailableError
 
+WRITABLE = "is it writable, and the disk not full? --download DIR names another"
 CHUNK = 8 << 20
 """Bytes of one range request: what a cut body costs at most."""
 AT_ONCE = 8
@@ -71,7 +72,7 @@ class Objects:
         except OSError as error:
             raise UnavailableError(
                 f"{target.parent} cannot be written: {error.strerror}",
-                hint="is it writable, and the disk not full? --download DIR names another",
+                hint=WRITABLE,
             ) from error
         try:
             with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -85,7 +86,7 @@ class Objects:
         except OSError as error:
             raise UnavailableError(
                 f"{target} cannot be written: {error.strerror or error}",
-                hint="is it writable, and the disk not full? --download DIR names another",
+                hint=WRITABLE,
             ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
