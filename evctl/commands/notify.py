@@ -26,17 +26,12 @@ def test(env: Env = None, output: Output = Format.table, quiet: Quiet = False, d
 def _lines(report: NotifyReport) -> list[str]:
     if not report.deliveries:
         return ["no channel is configured: add notify.channels to the profile"]
-    rows = [("CHANNEL", "STATUS", "ATTEMPTS", "WHY")]
-    rows += [(d.channel, d.status, str(d.attempts), d.reason or "") for d in report.deliveries]
-    unset = any(d.reason and d.reason.startswith(("no URL", "no key")) for d in report.deliveries)
-    return [
-        *columns(rows),
-        *(
-            ["next: evctl secrets apply, for a secret of the profile that notify_pipeline_status mounts"]
-            if unset
-            else []
-        ),
-    ]
+    table = [("CHANNEL", "STATUS", "ATTEMPTS", "WHY")]
+    table += [(d.channel, d.status, str(d.attempts), d.reason or "") for d in report.deliveries]
+    lines = columns(table)
+    if any(d.reason and d.reason.startswith(("no URL", "no key")) for d in report.deliveries):
+        lines.append("next: evctl secrets apply, for a secret of the profile that notify_pipeline_status mounts")
+    return lines
 
 
 def _document(report: NotifyReport) -> dict[str, Any]:

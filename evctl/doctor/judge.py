@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -104,15 +104,9 @@ def _need(task: str, step: StepSettings) -> Need:
 
 def usable(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, float]]:
     """Return what each node that takes pods without tolerations can give, less what `pods` on it have asked for."""
-    taken: dict[str, Counter[str]] = {}
-    for pod in pods:
-        on = taken.setdefault(str((pod.get("spec") or {}).get("nodeName")), Counter())
-        for container in (pod.get("spec") or {}).get("containers") or ():
-            for name, value in ((container.get("resources") or {}).get("requests") or {}).items():
-                on[name] += quantity(value)  # type: ignore[assignment]
-    found = []
+    taken, found = _taken(pods), []
     for node in nodes:
-        less = taken.get(str((node.get("metadata") or {}).get("name")), Counter())
+        less = taken[(node.get("metadata") or {}).get("name")]
         spec, status = node.get("spec") or {}, node.get("status") or {}
         taints = {taint.get("effect") for taint in spec.get("taints") or ()}
         ready = [c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"]
@@ -120,6 +114,16 @@ def usable(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]
             continue
         found.append({name: quantity(value) - less[name] for name, value in (status.get("allocatable") or {}).items()})
     return found
+
+
+def _taken(pods: Iterable[Mapping[str, Any]]) -> defaultdict[str | None, defaultdict[str, float]]:
+    taken: defaultdict[str | None, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for pod in pods:
+        spec = pod.get("spec") or {}
+        for container in spec.get("containers") or ():
+            for name, value in ((container.get("resources") or {}).get("requests") or {}).items():
+                taken[spec.get("nodeName")][name] += quantity(value)
+    return taken
 
 
 def homeless(wanted: Sequence[Need], nodes: Sequence[Mapping[str, float]]) -> list[Need]:

@@ -144,7 +144,7 @@ def test_ml_metadata_that_hangs_does_not_hold_up_the_watch_and_is_used_again_whe
         dev.mlmd.error = grpc.StatusCode.INTERNAL if down < age < up else None
         warned.append(any("ML Metadata" in warning for warning in run.warnings))
         last = run
-    assert True in warned and warned[0] is False and warned[-1] is False
+    assert any(warned) and not warned[0] and not warned[-1]
     assert last.state is RunState.SUCCEEDED and last.model is not None
 
 

@@ -125,7 +125,9 @@ class Reader:
         said: str | None = None
         for namespace in self._namespaces(known[-1:]):
             try:
-                items = kubernetes.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items")
+                items = (
+                    kubernetes.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items") or []
+                )
                 if items or namespace in known:
                     return pod_reader.read(items, self._events(kubernetes, namespace, items)), ()
             except EvctlError as error:
