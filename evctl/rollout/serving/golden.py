@@ -17,10 +17,10 @@ REQUEST_ID = "evctl-golden"
 
 def call(
     port: int, method: str, path: str, document: Any = None, headers: dict[str, str] | None = None,
-    *, timeout_s: float = TIMEOUT_S,
+    *, timeout_s: float | None = None,
 ) -> tuple[int, Any]:  # fmt: skip
     """Return status and document of one request to loopback. OSError if nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s or TIMEOUT_S)
     try:
         body = None if document is None else json.dumps(document)
         connection.request(method, path, body, {"content-type": "application/json", **(headers or {})})
@@ -63,11 +63,11 @@ def prove_at(port: int, service: str, bundle: Path, *, version: str, digest: str
     """Send the golden rows of a bundle to a port of this machine. ProofError unless all is as recorded."""
     golden = json.loads((bundle / "golden.json").read_text())
     try:
-        status, _ = call(port, "GET", f"/v2/models/{service}/ready", timeout_s=TIMEOUT_S)
+        status, _ = call(port, "GET", f"/v2/models/{service}/ready")
         if status != 200:
             raise ProofError(f"the model says it is not ready ({status})")
         request = infer_request(golden["features"], golden["rows"])
-        status, answer = call(port, "POST", f"/v2/models/{service}/infer", request, timeout_s=TIMEOUT_S)
+        status, answer = call(port, "POST", f"/v2/models/{service}/infer", request)
     except OSError as error:
         raise ProofError(f"the model server does not answer: {trim(str(error))}") from error
     check(golden, status, answer, version=version, digest=digest)
