@@ -127,6 +127,13 @@ def outcome_lines(done: Outcome) -> list[str]:
     """Return what a person reads of a promotion or rollback."""
     if not done.changed:
         return [f"unchanged: {done.model} is live already (revision {done.revision})"]
+    percent = done.verified.get("percent", 100)
+    if percent != 100:
+        return [
+            f"canary: {done.model} gets {percent} % of the requests (revision {done.revision}, "
+            f"beside {done.previous}), proved in {done.duration_s:.1f} s",
+            f"  next: evctl promote {done.model}   or: evctl rollback",
+        ]
     before = f", before: {done.previous}" if done.previous else ""
     return [f"live: {done.model} (revision {done.revision}{before}), proved in {done.duration_s:.1f} s"]
 

@@ -35,7 +35,8 @@ def serving(
     world = promotion.open_world(target)
     if action is not Action.show:
         promotion.switch(target, world, on=action is Action.start, by=release.by(), tell=say)
-    now, live = world.read(), world.ledger().read()[0].live
+    now, ledger = world.read(), world.ledger().read()[0]
+    live, canary = ledger.live, ledger.canary
     document: dict[str, Any] = {
         "service": target.name,
         "state": now.state,
@@ -44,6 +45,9 @@ def serving(
         "digest": now.digest,
         "url": now.url,
         "detail": now.detail,
+        "canary": {key: getattr(canary, key) for key in ("model", "revision")} | {"percent": canary.canary}
+        if canary
+        else None,
     }
     emit(document, output, _lines, dict, name=now.state, quiet=quiet)
     return 0 if now.state == "serving" or action is Action.stop else 9
@@ -52,6 +56,8 @@ def serving(
 def _lines(document: dict[str, Any]) -> list[str]:
     state, model = document["state"], document["model"] or "no model"
     lines = [f"{document['service']}: {state}, {model}" + (f" ({document['detail']})" if document["detail"] else "")]
+    if canary := document["canary"]:
+        lines.append(f"  canary: {canary['model']} gets {canary['percent']} % (revision {canary['revision']})")
     if state == "serving":
         return [*lines, f"  {document['url']}/v2/models/{document['service']}/infer"]
     return [*lines, "  next: evctl serving start" if document["model"] else "  next: evctl promote"]

@@ -53,6 +53,11 @@ class Ledger:
         """A release somebody began and did not end."""
         return next((r for r in reversed(self.releases) if r.status == "pending"), None)
 
+    @property
+    def canary(self) -> Release | None:
+        """The release that gets a share of the requests until it is promoted or taken back."""
+        return self.pending if self.pending and self.pending.canary is not None else None
+
     def get(self, revision: int) -> Release | None:
         """Return a release by revision."""
         return next((r for r in self.releases if r.revision == revision), None)
@@ -79,7 +84,8 @@ class Ledger:
         changed = []
         for each in self.releases:
             if each.revision == revision:
-                changed.append(replace(each, status=status, reason=each.reason if reason is None else reason))
+                told = each.reason if reason is None else reason
+                changed.append(replace(each, status=status, reason=told, canary=None))
             elif each.status == "live" and status == "live":
                 changed.append(replace(each, status=left))
             else:

@@ -96,7 +96,7 @@ def promote(
         ledger, _ = store.read()
         live, serving = ledger.live, world.read()
         if running := ledger.pending:
-            done = go_on(target, world, store, running, manifest["digest"], canary=canary, tell=tell)
+            done = go_on(world, store, running, manifest["digest"], canary=canary, tell=tell)
             return _outcome(done, live, start, notes)
         if live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving":
             return Outcome(
@@ -200,10 +200,10 @@ def _roll(
         world.apply(begun, canary=canary)
         for line in world.prove(begun, target.proof_timeout_s):
             tell(line)
+        held.check()
+        world.commit(begun, canary=canary)
         if canary is not None:
             return running_canary(store, begun, canary)
-        held.check()
-        world.commit(begun)
     except LostLeaseError:
         raise
     except BaseException as error:
@@ -228,7 +228,7 @@ def _outcome(done: Release, before: Release | None, start: float, notes: tuple[s
 
 
 def _verified(release: Release) -> dict[str, Any]:
-    return {"version": release.model, "digest": release.digest, "golden": True}
+    return {"version": release.model, "digest": release.digest, "golden": True, "percent": release.canary or 100}
 
 
 def _now() -> str:

@@ -84,7 +84,6 @@ def running_canary(store: LedgerStore, begun: Release, percent: int) -> Release:
 
 
 def go_on(
-    target: ServiceTarget,
     world: ServingWorld,
     store: LedgerStore,
     running: Release,
@@ -102,16 +101,13 @@ def go_on(
     before = store.read()[0].live
     tell(f"revision {running.revision}: {running.model} from {running.canary} % to {canary or 100} %")
     try:
+        world.commit(running, canary=canary)
         if canary is not None:
-            world.apply(running, canary=canary)
-            for line in world.prove(running, target.proof_timeout_s):
-                tell(line)
             return running_canary(store, running, canary)
-        world.commit(running)
     except BaseException as error:
         fail(world, store, running, before, error)
     end(store, running, "live", "")
-    return running
+    return replace(running, canary=None)
 
 
 def take_back(world: ServingWorld, store: LedgerStore, running: Release, live: Release, tell: Tell) -> None:

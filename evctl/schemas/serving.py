@@ -56,6 +56,8 @@ class Verified(Document):
     version: str
     digest: str
     golden: bool
+    percent: int
+    """Of the requests that it gets: less than 100 for a canary."""
 
 
 class Release(Fixed):
@@ -88,6 +90,14 @@ class History(Fixed):
     releases: list[ReleaseRow]
 
 
+class Canary(Document):
+    """The release that gets a share of the requests."""
+
+    model: str
+    revision: int
+    percent: int
+
+
 class Serving(Document):
     """`serving`: what serves now."""
 
@@ -98,6 +108,7 @@ class Serving(Document):
     digest: str | None
     url: str | None
     detail: str
+    canary: Canary | None
 
 
 class ServedModel(Fixed):

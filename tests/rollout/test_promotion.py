@@ -64,7 +64,7 @@ class MemoryWorld:
             raise ProofError("the pod crashed")
         yield "proved"
 
-    def commit(self, release: Release) -> None:
+    def commit(self, release: Release, *, canary: int | None = None) -> None:
         self._step("commit")
         self.serves = release.digest
         self._step("after commit")

@@ -65,8 +65,8 @@ class ServingWorld(Protocol):
         """Yield progress until the release answers its golden rows under its version and digest. ProofError otherwise."""
         ...
 
-    def commit(self, release: Release) -> None:
-        """Send all requests to the proved release and end the old one."""
+    def commit(self, release: Release, *, canary: int | None = None) -> None:
+        """Send all requests to the proved release and end the old one; a canary gets its percent of them."""
         ...
 
     def undo(self, failed: Release, previous: Release | None) -> None:

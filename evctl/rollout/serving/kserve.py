@@ -14,7 +14,9 @@ from evctl.rollout.ledger import Release
 from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_embedded
 from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving import kserve_split as split
 from evctl.rollout.serving.base import ProofError, Serving
+from evctl.rollout.serving.kserve_canary import StandardCanary
 from evctl.rollout.serving.kserve_golden import Golden, NobodyThere, direct, proxied, reachable
 from evctl.rollout.serving.kserve_objects import ServiceObjects
 from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge
@@ -38,6 +40,7 @@ class ClusterWorld:
         self._target = target
         self._api = api or connect_kubernetes(target.settings.get("context"))
         self._objects = ServiceObjects(self._api, target)
+        self._canary = StandardCanary(self._api, target, self._objects, self._proved)
         self._before: dict[str, Any] | None = None
         self._warnings: tuple[str, ...] = ()
 
@@ -120,17 +123,20 @@ class ClusterWorld:
     def preflight(self, release: Release, *, canary: int | None) -> Sequence[str]:
         """Check rights, owners, credentials, mode and runtime, and ask the server by a dry run."""
         target, mode = self._target, str(release.spec["mode"])
-        checks.rights(self._api, target, mode)
+        checks.rights(self._api, target, mode, canary=canary is not None)
         found = self._objects.read()
         self._mode(found)
-        checks.canary(mode, canary, first=found is None)
+        checks.canary(canary, first=found is None)
         checks.replicas(target, mode)
         warnings = [*self._warnings, *checks.service(target, found), *checks.credentials(self._api, target)]
         if runtime := release.spec.get("runtime"):
             self._objects.check_runtime(runtime)
         else:
             checks.runtime_format(self._api, target, release.spec["predictor"]["model"]["runtime"])
-        self._objects.dry_run(spec.service_body(target, release, canary=canary))
+        if canary is not None and mode == "Standard":
+            self._canary.preflight(found or {}, self._live(), release, canary)
+        else:
+            self._objects.dry_run(spec.service_body(target, release, canary=canary))
         return warnings
 
     def apply(self, release: Release, *, canary: int | None = None) -> None:
@@ -138,7 +144,11 @@ class ClusterWorld:
         if runtime := release.spec.get("runtime"):
             self._objects.make_runtime(runtime)
         self._before = steady(self._objects.read)
-        self._objects.write(spec.service_body(self._target, release, canary=canary), self._before)
+        live = self._live() if canary is not None and release.spec["mode"] == "Standard" else None
+        if canary is not None and live is not None:
+            self._canary.begin(live, release, canary, self._before)
+        else:
+            self._objects.write(spec.service_body(self._target, release, canary=canary), self._before)
 
     def prove(self, release: Release, deadline_s: float) -> Iterator[str]:
         """Wait for the rollout, then send the golden rows. ProofError as soon as a pod shows that it cannot be."""
@@ -174,13 +184,20 @@ class ClusterWorld:
                 raise ProofError(f"not proved within {deadline_s:.0f} s: {last}" + (f"; {warning}" if warning else ""))
             time.sleep(POLL_S)
 
-    def commit(self, release: Release) -> None:
-        """Send all requests to the proved release; only a canary's share has to be changed for it."""
+    def commit(self, release: Release, *, canary: int | None = None) -> None:
+        """Send all requests to the proved release, or its share to a canary; nothing else has to be changed for it."""
         found = steady(self._objects.read)
+        if split.entry_of(found, split.canary_name(release)):
+            live = self._live()
+            if canary is not None and live is not None:
+                self._canary.give(live, release, canary)
+            else:
+                self._canary.finish(release)
+            return
         if found is None or spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
             raise ConflictError(f"InferenceService {self._target.name} was changed meanwhile", hint="evctl history")
-        if spec.share(found) != 100:
-            self._objects.write(spec.service_body(self._target, release), found)
+        if spec.share(found) != (100 if canary is None else canary):
+            self._objects.write(spec.service_body(self._target, release, canary=canary), found)
             self._proved(release)
 
     def undo(self, failed: Release, previous: Release | None) -> None:
@@ -201,6 +218,8 @@ class ClusterWorld:
             self._objects.write(spec.service_body(self._target, failed, canary=0), found)
             self._objects.write(spec.service_body(self._target, previous, canary=0), steady(self._objects.read))
             self._proved(previous)
+        if found is not None and split.entry_of(found, split.canary_name(failed)):
+            self._canary.end(previous, failed)
         self.apply(previous)
         self._proved(previous)
 
@@ -240,11 +259,20 @@ class ClusterWorld:
     def _mode(self, found: Mapping[str, Any] | None) -> str:
         return checks.mode_of(self._api, self._target, found)
 
+    def _live(self) -> Release | None:
+        return steady(self.ledger().read)[0].live
+
+    def _name_of_canary(self, found: Mapping[str, Any] | None, release: Release) -> str | None:
+        """Return a release's name among the canaries of Standard mode; None where it is the stable release."""
+        name = split.canary_name(release)
+        stable = spec.annotations_of(found).get(spec.REVISION) == str(release.revision)
+        return None if stable or split.entry_of(found, name) is None else name
+
     def _verdict(self, release: Release, unschedulable: dict[str, float], since: float) -> tuple[Verdict, Observed]:
         found = self._objects.read()
         uri = str(release.spec["predictor"]["model"]["storageUri"])
-        share = spec.share(found) if found else 100
-        wanted = Wanted(self._target.name, uri, str(release.revision), str(release.spec["mode"]), share)
+        share, canary = spec.share(found) if found else 100, self._name_of_canary(found, release)
+        wanted = Wanted(self._target.name, uri, str(release.revision), str(release.spec["mode"]), share, canary)
         seen = self._objects.observe(wanted, found, unschedulable, since)
         return judge(wanted, seen), seen
 
@@ -261,8 +289,9 @@ class ClusterWorld:
     def _ask_golden(self, golden: Golden, seen: Observed) -> None:
         name, base = self._target.name, f"/api/v1/namespaces/{self._target.namespace}"
         url = (((seen.service or {}).get("status") or {}).get("address") or {}).get("url")
-        # the address of a service with a canary leads to both models
-        if reachable(url) and (seen.knative is None or spec.share(seen.service or {}) == 100):
+        # with a canary the service's address leads to both models, or in Standard mode to the stable one
+        whole = seen.backend == split.backend(name) if seen.knative is None else spec.share(seen.service or {}) == 100
+        if reachable(url) and whole:
             try:
                 golden.ask(name, direct(str(url)))
                 return
@@ -270,7 +299,7 @@ class ClusterWorld:
                 if seen.knative is not None:
                     raise
         if seen.knative is None:
-            send = proxied(self._api, f"{base}/services/{name}-predictor:80")
+            send = proxied(self._api, f"{base}/services/{seen.backend}:80")
         else:
             created = (seen.knative.get("status") or {}).get("latestCreatedRevisionName")
             labelled = [(pod["metadata"].get("labels") or {}, pod["metadata"]["name"]) for pod in seen.pods]

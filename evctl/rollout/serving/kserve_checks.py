@@ -31,6 +31,8 @@ KNATIVE_RIGHTS = (
     ("serving.knative.dev", "revisions", ("get",)),
     ("", "pods/proxy", ("get", "create")),
 )
+SPLIT_RIGHTS = (("gateway.networking.k8s.io", "httproutes", ("get",)),)
+"""A canary in Standard mode is proved by its share of the route."""
 ROLE = "kubectl apply -n {namespace} -f evctl/rollout/role.yaml"
 WORKLOAD_IDENTITY = (
     "eks.amazonaws.com/role-arn",
@@ -40,9 +42,9 @@ WORKLOAD_IDENTITY = (
 OLD_NAMES = {"RawDeployment": "Standard", "Serverless": "Knative"}
 
 
-def rights(api: KubeApi, target: ServiceTarget, mode: str) -> None:
+def rights(api: KubeApi, target: ServiceTarget, mode: str, *, canary: bool = False) -> None:
     """Raise NotAllowedError naming each verb that is missing."""
-    needed = RIGHTS + (KNATIVE_RIGHTS if mode == "Knative" else ())
+    needed = RIGHTS + (KNATIVE_RIGHTS if mode == "Knative" else SPLIT_RIGHTS if canary else ())
     missing = [
         f"{verb} {resource}{'.' + group if group else ''}"
         for group, resource, verbs in needed
@@ -168,17 +170,9 @@ def credentials(api: KubeApi, target: ServiceTarget) -> Sequence[str]:
     return ()
 
 
-def canary(mode: str, percent: int | None, *, first: bool) -> None:
-    """Raise RefusedError where a canary would be ignored."""
-    if percent is None:
-        return
-    if mode != "Knative":
-        raise RefusedError(
-            "a canary needs a traffic split: in Standard mode KServe ignores canaryTrafficPercent and rolls out to all",
-            hint="install Knative Serving and set serving: {mode: Knative}; KServe before 0.21 without the Gateway API "
-            "has no other",
-        )
-    if first:
+def canary(percent: int | None, *, first: bool) -> None:
+    """Raise RefusedError for a canary without a release beside it."""
+    if percent is not None and first:
         raise RefusedError("the first release gets all requests: there is nothing to split with", hint="evctl promote")
 
 
@@ -204,10 +198,10 @@ def stock(manifest_versions: Mapping[str, str], model_format: str) -> Sequence[s
     return tuple(told)
 
 
-def dry_run(api: KubeApi, path: str, body: Mapping[str, Any], *, force: bool = False) -> None:
-    """Ask the server whether it would take a change. RefusedError, ConflictError naming who and what."""
+def dry_run(api: KubeApi, path: str, body: Mapping[str, Any], *, force: bool = False) -> dict[str, Any]:
+    """Return a change as the server would take it. RefusedError, ConflictError naming who and what."""
     try:
-        api.apply(path, body, spec.MANAGER, dry_run=True, force=force)
+        return api.apply(path, body, spec.MANAGER, dry_run=True, force=force)
     except ConflictError as error:
         raise conflict(body, error) from error
     except NotFoundError as error:

@@ -10,6 +10,7 @@ from evctl.kube import KubeApi
 from evctl.rollout.cluster import steady
 from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving import kserve_split as split
 from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted
 from evctl.rollout.target import ServiceTarget
 
@@ -29,9 +30,9 @@ class ServiceObjects:
         """Return the InferenceService, None if there is none."""
         return self._maybe(self._path)
 
-    def dry_run(self, body: Object) -> None:
-        """Ask the server whether it would take the service so. RefusedError, ConflictError naming who and what."""
-        checks.dry_run(self.api, self._path, body, force=self._force)
+    def dry_run(self, body: Object) -> dict[str, Any]:
+        """Return the service as the server would take it. RefusedError, ConflictError naming who and what."""
+        return checks.dry_run(self.api, self._path, body, force=self._force)
 
     def write(self, body: Object, base: Object | None) -> None:
         """Apply if nobody changed the service since `base` was read. ConflictError naming who did."""
@@ -97,8 +98,11 @@ class ServiceObjects:
             created = ((knative or {}).get("status") or {}).get("latestCreatedRevisionName")
             latest = self._maybe(f"{base}/revisions/{created}") if created else None
             return Observed(found, pods, knative=knative, latest=latest, since=since, unschedulable=waited)
-        made = self._maybe(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}-predictor")
-        return Observed(found, pods, made, since=since, unschedulable=waited)
+        made = self._maybe(f"/apis/apps/v1/namespaces/{namespace}/deployments/{wanted.backend}")
+        # a canary's pods are the service's as well; those of each Deployment have its name as their label
+        own = f"isvc.{wanted.backend}"
+        pods = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get("app", own) == own]
+        return Observed(found, pods, made, since=since, unschedulable=waited, backend=wanted.backend)
 
     def reason(self, verdict: Verdict) -> str:
         """Return a failure with the pod's own last words."""
@@ -152,4 +156,4 @@ def _about(event: Object) -> str:
 def _is_written(body: Object, now: Object) -> bool:
     ours, theirs = spec.annotations_of(body), spec.annotations_of(now)
     same = all(ours.get(key) == theirs.get(key) for key in (spec.REVISION, spec.URI))
-    return same and spec.share(body) == spec.share(now)
+    return same and spec.share(body) == spec.share(now) and split.told(body) == split.told(now)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from evctl.errors import trim
 from evctl.rollout.serving.kserve_spec import REVISION, SOURCE, annotations_of, last_other, storage_uri
+from evctl.rollout.serving.kserve_split import as_service, backend, entry_of
 
 Object = Mapping[str, Any]
 STALE_S = 5.0
@@ -32,6 +33,13 @@ class Wanted:
     revision: str
     mode: str
     percent: int = 100
+    canary: str | None = None
+    """Its name among the service's canaries in Standard mode; None is the stable predictor."""
+
+    @property
+    def backend(self) -> str:
+        """The name of its Deployment and Service in Standard mode."""
+        return backend(self.name, self.canary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ class Observed:
     """Knative's latest created revision."""
     since: float = 0.0
     unschedulable: Mapping[str, float] = field(default_factory=dict)
+    backend: str = ""
+    """The Service that leads to these pods, in Standard mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,10 @@ def judge(wanted: Wanted, seen: Observed) -> Verdict:
     service = seen.service
     if service is None:
         return Verdict("failed", f"InferenceService {wanted.name} was deleted meanwhile")
-    if storage_uri(service) != wanted.uri or annotations_of(service).get(REVISION) != wanted.revision:
+    given = as_service(entry_of(service, wanted.canary) or {}) if wanted.canary else service
+    if storage_uri(given) != wanted.uri or annotations_of(given).get(REVISION) != wanted.revision:
         return Verdict(
-            "failed", f"InferenceService {wanted.name} was changed by {last_other(service)}: {storage_uri(service)}"
+            "failed", f"InferenceService {wanted.name} was changed by {last_other(service)}: {storage_uri(given)}"
         )
     if wanted.mode == "Knative":
         return _knative(wanted, seen, service)

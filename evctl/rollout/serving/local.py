@@ -119,7 +119,7 @@ class LocalWorld:
         self._prove_at(server.port, release)
         yield "golden rows answered as recorded"
 
-    def commit(self, release: Release) -> None:
+    def commit(self, release: Release, *, canary: int | None = None) -> None:
         """Switch the front to the proved server, ask again through the front, then end the old server."""
         server, door = self._server_of(release), self._front()
         front_door.switch(self.folder, door, server)

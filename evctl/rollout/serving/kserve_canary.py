@@ -1,0 +1,122 @@
+"""A canary in Standard mode on the cluster: begun without a request, given its share, made the stable release, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evctl.errors import ConflictError, NotFoundError, RefusedError
+from evctl.kube import KubeApi
+from evctl.rollout.cluster import steady
+from evctl.rollout.ledger import Release
+from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving import kserve_split as split
+from evctl.rollout.serving.base import ProofError
+from evctl.rollout.serving.kserve_objects import ServiceObjects
+from evctl.rollout.target import ServiceTarget
+
+ROUTE_S = 30.0
+"""How long KServe and the gateway have for a changed share: both act within a second or two."""
+POLL_S = 0.5
+Object = Mapping[str, Any]
+NEEDS = "KServe 0.21 or newer, the Gateway API and a gateway (ingress.enableGatewayApi in KServe's settings)"
+
+
+class StandardCanary:
+    """The canary of a service. `prove` waits until a release's pods answer as they must, or raises."""
+
+    def __init__(
+        self, api: KubeApi, target: ServiceTarget, objects: ServiceObjects, prove: Callable[[Release], None]
+    ) -> None:
+        self._api, self._target, self._objects, self._prove = api, target, objects, prove
+
+    def preflight(self, found: Object, live: Release | None, release: Release, percent: int) -> None:
+        """Ask for all that a split needs. RefusedError naming it, ConflictError when something else serves."""
+        revision = spec.annotations_of(found).get(spec.REVISION)
+        if live is None or revision != str(live.revision):
+            raise ConflictError(
+                f"InferenceService {self._target.name} has revision {revision}, the ledger says "
+                f"{live.revision if live else 'that none is live'}: a canary needs a release beside it",
+                hint="evctl promote, without --canary",
+            )
+        if not self._routes():
+            raise RefusedError(
+                f"a canary in Standard mode needs {NEEDS}: there is no HTTPRoute {self._target.name}",
+                hint="evctl promote, without --canary; or install them, or Knative",
+            )
+        body = split.split_body(self._target, live, release, percent=0, replicas=split.replicas_of(live, percent))
+        if not split.canaries(self._objects.dry_run(body)):
+            raise RefusedError(
+                f"a canary in Standard mode needs {NEEDS}: the KServe here drops spec.canary, so it is older than 0.20",
+                hint="evctl promote, without --canary; or upgrade KServe",
+            )
+
+    def begin(self, live: Release, release: Release, percent: int, base: Object | None) -> None:
+        """Write the canary without a request; its pods are as many as its share will need."""
+        self._write(live, release, 0, split.replicas_of(live, percent), base)
+
+    def give(self, live: Release, release: Release, percent: int) -> None:
+        """Give a proved canary its share. ProofError when no route comes to it."""
+        found, entry = self._entry(release)
+        replicas, has = split.replicas_of(live, percent), int(entry["predictor"].get("minReplicas") or 1)
+        if replicas > has:
+            self._write(live, release, int(entry["trafficPercent"]), replicas, found)
+            self._prove(release)
+            found, entry = self._entry(release)
+        if int(entry["trafficPercent"]) != percent or replicas != has:
+            self._write(live, release, percent, replicas, found)
+        self._routed(release, percent)
+
+    def finish(self, release: Release) -> None:
+        """Make the canary's release the stable one, proved, while the canary serves on; then end the canary."""
+        found, entry = self._entry(release)
+        if spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
+            percent, replicas = int(entry["trafficPercent"]), int(entry["predictor"].get("minReplicas") or 1)
+            self._write(release, release, percent, replicas, found)
+        self._prove(release)
+        self.end(release, release)
+
+    def end(self, stable: Release, release: Release) -> None:
+        """Take the requests from a canary, and only then its pods: KServe deletes them before it changes the route."""
+        found = steady(self._objects.read)
+        if split.entry_of(found, split.canary_name(release)) is not None:
+            self._write(stable, release, 0, 1, found)
+            # KServe before 0.21 makes no such route, and a share that nobody gives cannot be taken
+            with contextlib.suppress(ProofError):
+                self._routed(release, 0)
+        self._objects.write(spec.service_body(self._target, stable), steady(self._objects.read))
+
+    def _write(self, stable: Release, release: Release, percent: int, replicas: int, base: Object | None) -> None:
+        self._objects.write(split.split_body(self._target, stable, release, percent=percent, replicas=replicas), base)
+
+    def _entry(self, release: Release) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = steady(self._objects.read)
+        entry = split.entry_of(found, split.canary_name(release))
+        if found is None or entry is None:
+            raise ConflictError(
+                f"the canary of {release.model} was taken away by {spec.last_other(found) if found else 'somebody'}",
+                hint="evctl rollback, then evctl promote",
+            )
+        return found, entry
+
+    def _routed(self, release: Release, percent: int) -> None:
+        end, name = time.monotonic() + ROUTE_S, split.canary_name(release)
+        while True:
+            problem = split.route_problem(steady(self._routes), self._target.name, name, percent)
+            if problem is None:
+                return
+            if time.monotonic() > end:
+                raise ProofError(f"{problem}, after {ROUTE_S:.0f} s; a split needs {NEEDS}")
+            time.sleep(POLL_S)
+
+    def _routes(self) -> list[dict[str, Any]]:
+        base = f"/apis/gateway.networking.k8s.io/v1/namespaces/{self._target.namespace}/httproutes"
+        found = []
+        for name in (self._target.name, split.backend(self._target.name)):
+            try:
+                found.append(self._api.get(f"{base}/{name}"))
+            except NotFoundError:
+                continue
+        return found
