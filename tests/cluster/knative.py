@@ -6,32 +6,25 @@ gets `canaryTrafficPercent`, the last that had all gets the rest; without the fi
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evctl.errors import EvctlError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_spec import SOURCE
-
-Object = dict[str, Any]
-OK, CRASHES, STUCK = "ok", "crashes", "stuck"
+from tests.cluster.playing import OK, ModePlayer, Object, own_notes, pod_status
 
 
-class KnativePlayer(threading.Thread):
+class KnativePlayer(ModePlayer):
     """Watches one InferenceService. `ways`: how a model's revision goes, by storageUri; `delay_s` until it is ready."""
 
     def __init__(
         self, api: KubeApi, *, namespace: str, service: str, ways: Mapping[str, str], url: str, pod_ip: str | None,
         on_traffic: Callable[[list[tuple[str, int]]], None], delay_s: float = 0.5,
     ) -> None:  # fmt: skip
-        super().__init__(daemon=True)
-        self.api, self.namespace, self.service, self.ways = api, namespace, service, ways
-        self.url, self.pod_ip, self.on_traffic, self.delay_s = url, pod_ip, on_traffic, delay_s
+        super().__init__(api, namespace, service)
+        self.ways, self.url, self.pod_ip, self.on_traffic, self.delay_s = ways, url, pod_ip, on_traffic, delay_s
         self.history: list[list[tuple[str, int]]] = []
-        self.errors: list[Exception] = []
-        self._halt = threading.Event()
         self._made: list[tuple[str, str, float]] = []
         """(name, storageUri, made at) of each revision."""
         self._template: Any = None
@@ -39,30 +32,14 @@ class KnativePlayer(threading.Thread):
         self._rolled: list[str] = []
         self._last = ""
 
-    def stop(self) -> None:
-        self._halt.set()
-        self.join(10)
-
     @property
     def newest(self) -> str | None:
         """The storageUri of the newest revision."""
         return self._made[-1][1] if self._made else None
 
-    def run(self) -> None:
-        while not self._halt.is_set():
-            try:
-                self._step()
-            except EvctlError as error:
-                self.errors.append(error)
-            self._halt.wait(0.05)
-
-    def _step(self) -> None:
-        try:
-            service = self.api.get(self._isvc())
-        except NotFoundError:
-            return
+    def step(self, service: Object) -> None:
         uri = service["spec"]["predictor"]["model"]["storageUri"]
-        notes = {k: v for k, v in service["metadata"]["annotations"].items() if k.startswith("evctl/")}
+        notes = own_notes(service["metadata"])
         if (uri, notes) != self._template:
             self._template = (uri, notes)
             self._revise(uri, {**notes, SOURCE: uri})
@@ -77,11 +54,14 @@ class KnativePlayer(threading.Thread):
         self.api.apply(f"{base}/services/{self.service}-predictor", {**ksvc, "spec": {"template": template}}, "kserve")
         revision = {**kind, "kind": "Revision", "metadata": {"name": name, "annotations": notes}, "spec": {}}
         self.api.create(f"{base}/revisions", revision)
-        labels = {"serving.kserve.io/inferenceservice": self.service, "serving.knative.dev/revision": name}
+        labels = {
+            "component": "predictor", "serving.kserve.io/inferenceservice": self.service,
+            "serving.knative.dev/revision": name,
+        }  # fmt: skip
         spec = {"nodeName": "played", "containers": [{"name": "kserve-container", "image": "played"}]}
         metadata = {"name": f"{name}-pod", "labels": labels, "annotations": notes}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-        self.api.create(f"/api/v1/namespaces/{self.namespace}/pods", pod)
+        self.api.create(self.pods, pod)
         self._made.append((name, uri, time.monotonic()))
 
     def _advance(self, service: Object) -> None:
@@ -108,7 +88,7 @@ class KnativePlayer(threading.Thread):
             "latestRolledoutRevision": self._rolled[-1] if self._rolled else "",
         }
         status = {"deploymentMode": "Knative", "url": self.url, "address": {"url": self.url}}
-        self._patch(f"{self._isvc()}/status", {"status": {**status, "components": {"predictor": predictor}}})
+        self._patch(f"{self.path}/status", {"status": {**status, "components": {"predictor": predictor}}})
         named = [(next(u for n, u, _ in self._made if n == each), share) for each, share in traffic]
         if not self.history or self.history[-1] != named:
             self.history.append(named)
@@ -130,27 +110,15 @@ class KnativePlayer(threading.Thread):
         return [(newest, percent), (self._rolled[-1], 100 - percent)]
 
     def _pod(self, revision: str, way: str) -> None:
-        state: Object = {"name": "kserve-container", "image": "played", "imageID": "", "restartCount": 0}
-        state |= {"ready": way == OK, "state": {"running": {"startedAt": "2026-11-23T07:00:00Z"}}}
-        if way == CRASHES:
-            state["restartCount"] = 2
-            state["lastState"] = {
-                "terminated": {"exitCode": 1, "reason": "Error", "message": "refused: GoldenMismatch"}
-            }
-        condition = {"type": "Ready", "status": "True" if way == OK else "False"}
-        status: Object = {"phase": "Running", "conditions": [condition], "containerStatuses": [state]}
+        status = pod_status(way)
         if self.pod_ip:
             status |= {"podIP": self.pod_ip, "podIPs": [{"ip": self.pod_ip}]}
         if (now := f"{revision} {way}") != self._last:
             self._last = now
-            self._patch(f"/api/v1/namespaces/{self.namespace}/pods/{revision}-pod/status", {"status": status})
+            self._patch(f"{self.pods}/{revision}-pod/status", {"status": status})
 
     def _status(self, what: str, status: Object) -> None:
         self._patch(f"/apis/serving.knative.dev/v1/namespaces/{self.namespace}/{what}/status", {"status": status})
 
     def _patch(self, path: str, body: Object) -> None:
         self.api.patch(path, body)
-
-    def _isvc(self) -> str:
-        base = f"/apis/serving.kserve.io/v1beta1/namespaces/{self.namespace}/inferenceservices"
-        return f"{base}/{self.service}"

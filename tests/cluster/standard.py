@@ -8,18 +8,13 @@ written anew, so a canary that is taken away keeps the weight it had last.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from evctl.errors import EvctlError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_spec import SOURCE
-
-Object = dict[str, Any]
-OK, CRASHES = "ok", "crashes"
+from tests.cluster.playing import CRASHES, OK, ModePlayer, Object, own_notes, pod_status
 
 
 @dataclass
@@ -48,41 +43,23 @@ class Workload:
         return next((each.uri for each in self.sets if each.ready), None)
 
 
-class StandardPlayer(threading.Thread):
+class StandardPlayer(ModePlayer):
     """Watches one InferenceService. `ways`: how a model's pods go, by storageUri; `weighs`: is it 0.21, or 0.20?"""
 
     def __init__(
         self, api: KubeApi, *, namespace: str, service: str, ways: Mapping[str, str], url: str,
         on_change: Callable[[str, str | None], None], gateway: bool = True, weighs: bool = True, delay_s: float = 0.4,
     ) -> None:  # fmt: skip
-        super().__init__(daemon=True)
-        self.api, self.namespace, self.service, self.ways, self.url = api, namespace, service, ways, url
+        super().__init__(api, namespace, service)
+        self.ways, self.url = ways, url
         self.on_change, self.gateway, self.weighs, self.delay_s = on_change, gateway, weighs, delay_s
         self.history: list[dict[str, int]] = []
         """Each state of the split: percent by storageUri, '' for requests to nobody."""
         self.workloads: dict[str, Workload] = {}
-        self.errors: list[Exception] = []
         self._refs: list[Object] = []
-        self._halt = threading.Event()
 
-    def stop(self) -> None:
-        self._halt.set()
-        self.join(10)
-
-    def run(self) -> None:
-        while not self._halt.is_set():
-            try:
-                self._step()
-            except EvctlError as error:
-                self.errors.append(error)
-            self._halt.wait(0.05)
-
-    def _step(self) -> None:
-        try:
-            service = self.api.get(self._isvc())
-        except NotFoundError:
-            return
-        notes, stable = _notes(service["metadata"]), f"{self.service}-predictor"
+    def step(self, service: Object) -> None:
+        notes, stable = own_notes(service["metadata"]), f"{self.service}-predictor"
         wanted = {stable: (service["spec"]["predictor"], notes)}
         canaries = service["spec"].get("canary") or []
         for each in canaries:
@@ -101,7 +78,7 @@ class StandardPlayer(threading.Thread):
             self._route(stable, ready)
         self._note(stable)
         status = {"deploymentMode": "Standard", "url": self.url, "address": {"url": self.url}}
-        self.api.patch(f"{self._isvc()}/status", {"status": status})
+        self.api.patch(f"{self.path}/status", {"status": status})
 
     def _is_ready(self, name: str) -> bool:
         return bool(self.workloads.get(name) and self.workloads[name].serves)
@@ -158,17 +135,10 @@ class StandardPlayer(threading.Thread):
         }  # fmt: skip
         metadata = {"name": pods.name, "labels": labels, "annotations": {**pods.notes, SOURCE: pods.uri}}
         spec = {"nodeName": "played", "containers": [{"name": "kserve-container", "image": "played"}]}
-        self.api.create(self._pods(), {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        self.api.create(self.pods, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
     def _pod_status(self, pods: Pods, way: str) -> None:
-        state: Object = {"name": "kserve-container", "image": "played", "imageID": "", "restartCount": 0}
-        state |= {"ready": way == OK, "state": {"running": {"startedAt": "2026-11-23T07:00:00Z"}}}
-        if way == CRASHES:
-            ended = {"exitCode": 1, "reason": "Error", "message": "refused: GoldenMismatch"}
-            state |= {"restartCount": 2, "lastState": {"terminated": ended}}
-        condition = {"type": "Ready", "status": "True" if way == OK else "False"}
-        status = {"phase": "Running", "conditions": [condition], "containerStatuses": [state]}
-        self.api.patch(f"{self._pods()}/{pods.name}/status", {"status": status})
+        self.api.patch(f"{self.pods}/{pods.name}/status", {"status": pod_status(way)})
 
     def _delete(self, load: Workload) -> None:
         self.api.delete(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{load.name}")
@@ -177,7 +147,7 @@ class StandardPlayer(threading.Thread):
         self.on_change(load.name, None)
 
     def _delete_pod(self, name: str) -> None:
-        self.api.delete(f"{self._pods()}/{name}", {"gracePeriodSeconds": 0})
+        self.api.delete(f"{self.pods}/{name}", {"gracePeriodSeconds": 0})
 
     def _route(self, stable: str, ready: list[Object]) -> None:
         refs: list[Object] = [{"name": stable, "port": 80}]
@@ -205,17 +175,6 @@ class StandardPlayer(threading.Thread):
                 now[serves] = now.get(serves, 0) + share
         if not self.history or self.history[-1] != now:
             self.history.append(now)
-
-    def _pods(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}/pods"
-
-    def _isvc(self) -> str:
-        base = f"/apis/serving.kserve.io/v1beta1/namespaces/{self.namespace}/inferenceservices"
-        return f"{base}/{self.service}"
-
-
-def _notes(metadata: Object) -> dict[str, str]:
-    return {key: value for key, value in (metadata.get("annotations") or {}).items() if key.startswith("evctl/")}
 
 
 def _is_derivative(wanted: list[Object], has: list[Object]) -> bool:

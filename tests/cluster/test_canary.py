@@ -14,7 +14,8 @@ from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving import kserve_spec
 from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.answering import ModelServer
-from tests.cluster.knative import CRASHES, KnativePlayer
+from tests.cluster.knative import KnativePlayer
+from tests.cluster.playing import CRASHES
 from tests.cluster.stage import CREATE, Stage
 
 

@@ -13,8 +13,9 @@ from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving import kserve_checks
 from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.answering import ModelServer
+from tests.cluster.playing import CRASHES
 from tests.cluster.stage import Stage
-from tests.cluster.standard import CRASHES, StandardPlayer
+from tests.cluster.standard import StandardPlayer
 from tests.cluster.test_canary import own_address as own_address
 
 
