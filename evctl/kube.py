@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,10 @@ class KubeApi:
         self._client = client
         self.host: str = client.configuration.host.rstrip("/")
         self.namespace, self.timeout_s, self.deadline_s = namespace, timeout_s, deadline_s
+
+    def hurried(self, timeout_s: float) -> KubeApi:
+        """Return the same cluster for one who asks again anyway: a request, and a read with its retries, end sooner."""
+        return KubeApi(self._client, namespace=self.namespace, timeout_s=timeout_s, deadline_s=timeout_s)
 
     @property
     def client(self) -> Any:
@@ -102,13 +107,14 @@ class KubeApi:
         follow: bool = False,
         tail: int | None = None,
         previous: bool = False,
+        within_s: float | None = None,
     ) -> Iterator[str]:
-        """Yield a container's log lines; with `follow` until it ends."""
+        """Yield a container's log lines; with `follow` until it ends, else what came within a time."""
         query: dict[str, Any] = {"container": container, "tailLines": tail}
         query |= {"follow": "true"} if follow else {}
         query |= {"previous": "true"} if previous else {}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
-        yield from self._lines(path, query, read_s=None if follow else self.timeout_s)
+        yield from self._lines(path, query, read_s=None if follow else within_s or self.timeout_s, within_s=within_s)
 
     def can_i(
         self, verb: str, group: str, resource: str, namespace: str | None = None, *, name: str | None = None
@@ -174,9 +180,12 @@ class KubeApi:
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
 
-    def _lines(self, path: str, query: Mapping[str, Any], *, read_s: float | None) -> Iterator[str]:
+    def _lines(
+        self, path: str, query: Mapping[str, Any], *, read_s: float | None, within_s: float | None = None
+    ) -> Iterator[str]:
         import urllib3
 
+        end = math.inf if within_s is None else time.monotonic() + within_s
         answer = self._send("GET", _url(path, query), None, {}, read_s=read_s, preload=False)
         try:
             if answer.status >= 400:
@@ -185,6 +194,8 @@ class KubeApi:
             while chunk := answer.read1(1 << 16):
                 *whole, left = (left + chunk).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
+                if time.monotonic() > end:
+                    return
             if left:
                 yield left.decode(errors="replace")
         except (urllib3.exceptions.HTTPError, OSError):

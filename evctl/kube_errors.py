@@ -20,6 +20,10 @@ class Unreachable(UnavailableError):
     """Nobody is there, or not who should be: asking again at once is pointless."""
 
 
+class LoginRefused(NotAllowedError):
+    """A 401: this login is not accepted, or not any more. One that is renewed elsewhere may be in a moment."""
+
+
 RETRIED = frozenset({429, 500, 502, 503, 504})
 """Statuses after which a read is asked again."""
 
@@ -43,7 +47,7 @@ def explained(method: str, path: str, status: int, body: bytes, host: str) -> Ev
         said = "the server refuses the secret's content"  # its own words may quote a value
     what = said or f"{method} {path}: HTTP {status}"
     if status == 401:
-        return NotAllowedError(f"the cluster at {host} does not accept this login", hint="kubectl auth whoami")
+        return LoginRefused(f"the cluster at {host} does not accept this login", hint="kubectl auth whoami")
     if status in (403, 422) and any(each in said for each in ADMISSION):
         return WebhookRefusal(what, hint="change what the webhook names, then the same command")
     if status == 403:

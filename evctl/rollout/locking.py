@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
-from evctl.errors import ConflictError, UnavailableError
+from evctl.errors import ConflictError, NotAllowedError, UnavailableError
 from evctl.rollout.ledger import Lease, LedgerStore
 from evctl.rollout.serving.base import ServingWorld
 
-RENEW_S = 10.0
+RENEW_S = 5.0
+"""A quarter of the cluster's lease."""
+AGAIN_S = 1.0
+"""After a renewal that failed: whoever is back first, when the server is, is to be us."""
+LOGIN_S = 30.0
+"""How long a login that has expired may take to be renewed before what counts is done."""
 
 
 class LostLeaseError(ConflictError):
@@ -27,22 +33,31 @@ class Held:
 
     def check(self) -> None:
         """Raise LostLeaseError unless the lease is ours: a promoter that slept past its end must change nothing."""
-        try:
-            self._renew()
-        except UnavailableError:
-            return  # nobody can take it over there either, and the ledger's compare-and-swap has the last word
-        except ConflictError as error:
-            raise LostLeaseError(
-                f"{error.message}; what was begun here is theirs to finish or undo", hint="evctl history"
-            ) from error
-
-    def keep(self) -> None:
-        """Renew until `stop`; a server that is away for a while, or a full disk, is asked again."""
-        while not self._stop.wait(RENEW_S):
+        end = time.monotonic() + LOGIN_S
+        while True:
             try:
                 self._renew()
-            except (UnavailableError, OSError):
-                continue
+                return
+            except UnavailableError:
+                return  # nobody can take it over there either, and the ledger's compare-and-swap has the last word
+            except NotAllowedError:
+                if time.monotonic() > end:
+                    raise  # somebody with a login may have taken it over
+                time.sleep(AGAIN_S)
+            except ConflictError as error:
+                raise LostLeaseError(
+                    f"{error.message}; what was begun here is theirs to finish or undo", hint="evctl history"
+                ) from error
+
+    def keep(self) -> None:
+        """Renew until `stop`; a server that is away, a login that has expired for a while, a full disk: asked again."""
+        pause = RENEW_S
+        while not self._stop.wait(pause):
+            try:
+                self._renew()
+                pause = RENEW_S
+            except (UnavailableError, NotAllowedError, OSError):
+                pause = min(AGAIN_S, RENEW_S)
             except ConflictError:
                 return  # `check` and the ledger tell whoever goes on
 

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 from evctl.kube import connect_kubernetes
-from evctl.rollout import cluster, promotion
+from evctl.rollout import cluster_lease, holders, promotion
 from evctl.rollout.serving.kserve import ClusterWorld
 from evctl.rollout.target import ServiceTarget
 
 
 def main(path: str) -> None:
     settings = json.loads(Path(path).read_text())
-    cluster.LEASE_S = settings["lease_s"]
+    cluster_lease.LEASE_S = settings["lease_s"]
+    if settings.get("elsewhere"):
+        holders.process_table = lambda: "another0table"
     target = ServiceTarget.of(settings["service"])
     world = ClusterWorld(target, connect_kubernetes(kubeconfig=settings["kubeconfig"]))
     done = promotion.promote(

@@ -13,7 +13,7 @@ import yaml
 
 from evctl.errors import ConflictError, EvctlError, NotAllowedError, RefusedError
 from evctl.kube import KubeApi
-from evctl.rollout.cluster import ClusterLease
+from evctl.rollout.cluster_lease import ClusterLease
 from evctl.rollout.serving import kserve_checks as checks
 from tests.cluster.conftest import Rule
 from tests.cluster.stage import CREATE, Stage

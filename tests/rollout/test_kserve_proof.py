@@ -183,6 +183,42 @@ def test_a_deployment_that_can_make_no_pods_fails_with_its_own_words() -> None:
     assert judged(deployment=made).told == "FailedCreate: quota exceeded"
 
 
+def test_a_service_that_is_being_deleted_is_no_success_however_ready_its_pods_are() -> None:
+    uri = "s3://m/2/"
+    going = service(uri)
+    going["metadata"] |= {"deletionTimestamp": "2026-11-23T07:00:00Z", "finalizers": ["inferenceservice.finalizers"]}
+    done = {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+    ready = pod(uri, conditions=[{"type": "Ready", "status": "True"}])
+    verdict = judge(Wanted(NAME, uri, "2", "Standard"), Observed(going, [ready], deployment(uri, done)))
+    assert verdict.state == "failed"
+    assert "is being deleted, since 2026-11-23T07:00:00Z, and held by the finalizer inferences" in verdict.told
+
+
+@pytest.mark.parametrize("told", ["RawDeployment", "Serverless"])
+def test_a_kserve_that_does_not_know_the_mode_is_not_waited_for_until_the_deadline(told: str) -> None:
+    """One that knows today's names writes them into the status."""
+    uri = "s3://m/2/"
+    wanted, found = Wanted(NAME, uri, "2", "Standard"), service(uri, {"deploymentMode": told})
+    assert judge(wanted, Observed(found, since=1.0)).state == "waiting"
+    verdict = judge(wanted, Observed(found, since=6.0))
+    assert verdict.state == "failed"
+    assert f"calls the mode {told}: 0.15 and older do not know the name" in verdict.told
+
+
+def test_an_event_of_kserve_that_rejects_the_mode_ends_the_wait() -> None:
+    uri = "s3://m/2/"
+    seen = Observed(service(uri), since=6.0, rejected="ServerlessModeRejected: Knative Services are not available")
+    verdict = judge(Wanted(NAME, uri, "2", "Standard"), seen)
+    assert verdict == Verdict(
+        "failed", "KServe does not act on it: ServerlessModeRejected: Knative Services are not available"
+    )
+
+
+def test_a_mode_that_cannot_be_proved_is_not_taken_for_standard() -> None:
+    uri = "s3://m/2/"
+    assert "runs in mode ModelMesh" in judge(Wanted(NAME, uri, "2", "ModelMesh"), Observed(service(uri))).told
+
+
 def test_an_invalid_spec_counts_once_it_cannot_be_the_previous_ones() -> None:
     uri = "s3://m/2/"
     info = {"reason": "NoSupportingRuntime", "message": "no runtime"}
@@ -242,3 +278,18 @@ def test_knatives_revision_must_be_ready_and_have_its_share(
     verdict = judge(wanted, Observed(service(uri), knative=service_, latest=latest, since=9.0))
     assert verdict.state == state
     assert told in verdict.told
+
+
+def test_an_idle_revision_whose_pods_went_serves_as_before() -> None:
+    """Scaled to zero: KServe says InProgress, Pending (1.2 of the notes), Knative that nobody asks."""
+    uri = "s3://m/2/"
+    status = {"modelStatus": {"transitionStatus": "InProgress", "states": {"targetModelState": "Pending"}}}
+    idle = revision()
+    idle["status"]["conditions"].append({"type": "Active", "status": "False", "reason": "NoTraffic"})
+    last = pod(uri, going=True, conditions=[{"type": "Ready", "status": "False"}])
+    last["metadata"]["labels"] = {"serving.knative.dev/revision": "r2"}
+    for pods in ([last], []):
+        seen = Observed(
+            service(uri, status), pods, knative=knative("r2", "r2", [("r2", 100)]), latest=idle, since=900.0
+        )
+        assert judge(Wanted(NAME, uri, "2", "Knative"), seen).told == "revision r2 is ready and gets 100 %"

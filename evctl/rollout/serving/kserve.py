@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
 from evctl.kube import KubeApi, connect_kubernetes
-from evctl.rollout.cluster import ClusterLease, ConfigMapLedger, steady
+from evctl.rollout.cluster import AWAY, ConfigMapLedger, steady
+from evctl.rollout.cluster_lease import ClusterLease
 from evctl.rollout.ledger import Release
 from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_embedded
+from evctl.rollout.serving import kserve_mode as modes
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving import kserve_split as split
+from evctl.rollout.serving import kserve_ways as ways
 from evctl.rollout.serving.base import ProofError, Serving
 from evctl.rollout.serving.kserve_canary import StandardCanary
-from evctl.rollout.serving.kserve_golden import Golden, NobodyThere, direct, proxied, reachable
+from evctl.rollout.serving.kserve_golden import Golden, Patience
 from evctl.rollout.serving.kserve_objects import ServiceObjects
 from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge
 from evctl.rollout.target import ServiceTarget
@@ -27,6 +29,8 @@ SETTLE_S = 2.0
 """How long after the rollout a golden request may still be answered by an old pod."""
 SILENT_S = 20.0
 """How long after the rollout nobody may answer: endpoints and routes follow the pods within seconds."""
+WATCH_S = 4.0
+"""A proof asks again and again: an answer that hangs is given up for the next one."""
 
 
 class ClusterWorld:
@@ -41,6 +45,7 @@ class ClusterWorld:
         self._api = api or connect_kubernetes(target.settings.get("context"))
         self._objects = ServiceObjects(self._api, target)
         self._canary = StandardCanary(self._api, target, self._objects, self._proved)
+        self._watched = ServiceObjects(self._api.hurried(WATCH_S), target)
         self._before: dict[str, Any] | None = None
         self._warnings: tuple[str, ...] = ()
 
@@ -59,10 +64,13 @@ class ClusterWorld:
             return Serving("absent")
         notes, uri = spec.annotations_of(found), spec.storage_uri(found)
         url = (found.get("status") or {}).get("url")
+        if notes.get("serving.kserve.io/stop") == "true":
+            return Serving("stopped", notes.get(spec.DIGEST), notes.get(spec.MODEL), uri, url, "by its annotation")
         if notes.get(spec.URI) != uri:
             return Serving("failing", uri=uri, url=url, detail=f"changed by {spec.last_other(found)}: {uri}")
         revision, share = notes.get(spec.REVISION, ""), spec.share(found)
-        wanted = Wanted(self._target.name, str(uri), revision, self._mode(found), share)
+        mode = modes.running(found) or self._mode(found)
+        wanted = Wanted(self._target.name, str(uri), revision, mode, share)
         verdict = judge(wanted, self._objects.observe(wanted, found, {}, 0.0))
         proved = verdict.state == "rolled_out"
         return Serving(
@@ -85,14 +93,11 @@ class ClusterWorld:
         found = self._objects.read()
         if found is None:
             raise UnavailableError(f"InferenceService {self._target.name} does not exist", hint="evctl promote")
-        status = found.get("status") or {}
-        for url in ((status.get("address") or {}).get("url"), status.get("url")):
-            if reachable(url):
-                # an outer name need not be known, or routed, from here
-                with contextlib.suppress(UnavailableError):
-                    return direct(str(url))(method, path, document)
-        base = f"/api/v1/namespaces/{self._target.namespace}"
-        return proxied(self._api, f"{base}/services/{self._target.name}-predictor:80")(method, path, document)
+        wanted = Wanted(self._target.name, "", "", modes.running(found) or "")
+        return ways.ask(
+            self._api, self._target, found,
+            lambda: self._objects.observe(wanted, found, {}, 0.0), lambda send: send(method, path, document),
+        )  # fmt: skip
 
     def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
         """Return the predictor, its runtime and the provenance of a model. RefusedError when no runtime can serve it."""
@@ -126,6 +131,7 @@ class ClusterWorld:
         checks.rights(self._api, target, mode, canary=canary is not None)
         found = self._objects.read()
         self._mode(found)
+        modes.check_age(target, found)
         checks.canary(canary, first=found is None)
         checks.replicas(target, mode)
         warnings = [*self._warnings, *checks.service(target, found), *checks.credentials(self._api, target)]
@@ -144,18 +150,22 @@ class ClusterWorld:
         if runtime := release.spec.get("runtime"):
             self._objects.make_runtime(runtime)
         self._before = steady(self._objects.read)
+        checks.refuse_going(self._target, self._before)
         live = self._live() if canary is not None and release.spec["mode"] == "Standard" else None
         if canary is not None and live is not None:
             self._canary.begin(live, release, canary, self._before)
         else:
             self._objects.write(spec.service_body(self._target, release, canary=canary), self._before)
 
-    def prove(self, release: Release, deadline_s: float) -> Iterator[str]:
-        """Wait for the rollout, then send the golden rows. ProofError as soon as a pod shows that it cannot be."""
+    def prove(self, release: Release, deadline_s: float, *, before: bool = False) -> Iterator[str]:
+        """Wait for the rollout, then send the golden rows. ProofError as soon as a pod shows that it cannot be.
+
+        `before`: it was proved already, and is given another share only: by now it may be idle, without a pod to ask.
+        """
         begun = time.monotonic()
         stock = release.spec["predictor"]["model"]["modelFormat"]["name"] == spec.STOCK_FORMAT
         golden = steady(lambda: Golden.of(release, self._target.store, identity=not stock))
-        settled: float | None = None
+        patience = Patience()
         unschedulable: dict[str, float] = {}
         last = ""
         while True:
@@ -165,16 +175,22 @@ class ClusterWorld:
                 told = verdict.told
                 if verdict.state == "failed":
                     raise ProofError(self._objects.reason(verdict))
-                settled = (settled or now) if verdict.state == "rolled_out" else None
-                if settled is not None:
+                if verdict.state == "rolled_out":
+                    patience.seen(time.monotonic())
+                    if before and ways.is_idle(seen.service, seen.latest, seen.pods):
+                        yield f"{told}; it is idle, and was proved before"
+                        return
                     problem = self._problem(golden, seen)
                     if problem is None:
                         yield f"{told}; golden rows answered as recorded"
                         return
                     told, patience_s = problem
-                    if now - settled >= patience_s:
+                    if patience.spent_s >= patience_s:
                         raise ProofError(told)
-            except UnavailableError as error:
+                else:
+                    patience.reset()
+            except AWAY as error:
+                patience.blind()
                 told = f"waiting: {error.message}"
             if told != last:
                 last = told
@@ -187,6 +203,7 @@ class ClusterWorld:
     def commit(self, release: Release, *, canary: int | None = None) -> None:
         """Send all requests to the proved release, or its share to a canary; nothing else has to be changed for it."""
         found = steady(self._objects.read)
+        checks.refuse_going(self._target, found)
         if split.entry_of(found, split.canary_name(release)):
             live = self._live()
             if canary is not None and live is not None:
@@ -198,11 +215,11 @@ class ClusterWorld:
             raise ConflictError(f"InferenceService {self._target.name} was changed meanwhile", hint="evctl history")
         if spec.share(found) != (100 if canary is None else canary):
             self._objects.write(spec.service_body(self._target, release, canary=canary), found)
-            self._proved(release)
+            self._proved(release, before=True)
 
     def undo(self, failed: Release, previous: Release | None) -> None:
         """Give the service its previous release again, proved; what only the failed one brought is taken away."""
-        found = steady(self._objects.read)
+        found = self._objects.read_standing()
         known = {str(each.revision) for each in (failed, previous) if each}
         if found is not None and spec.annotations_of(found).get(spec.REVISION) not in known:
             raise ConflictError(
@@ -237,8 +254,8 @@ class ClusterWorld:
             hint=f"kubectl annotate {where} serving.kserve.io/stop=true",
         )
 
-    def _proved(self, release: Release) -> None:
-        for _ in self.prove(release, self._target.proof_timeout_s):
+    def _proved(self, release: Release, *, before: bool = False) -> None:
+        for _ in self.prove(release, self._target.proof_timeout_s, before=before):
             pass
 
     def _take_away(self, found: Mapping[str, Any] | None) -> None:
@@ -257,54 +274,25 @@ class ClusterWorld:
             )
 
     def _mode(self, found: Mapping[str, Any] | None) -> str:
-        return checks.mode_of(self._api, self._target, found)
+        return modes.mode_of(self._api, self._target, found)
 
     def _live(self) -> Release | None:
         return steady(self.ledger().read)[0].live
 
-    def _name_of_canary(self, found: Mapping[str, Any] | None, release: Release) -> str | None:
-        """Return a release's name among the canaries of Standard mode; None where it is the stable release."""
-        name = split.canary_name(release)
-        stable = spec.annotations_of(found).get(spec.REVISION) == str(release.revision)
-        return None if stable or split.entry_of(found, name) is None else name
-
     def _verdict(self, release: Release, unschedulable: dict[str, float], since: float) -> tuple[Verdict, Observed]:
-        found = self._objects.read()
+        found = self._watched.read()
         uri = str(release.spec["predictor"]["model"]["storageUri"])
-        share, canary = spec.share(found) if found else 100, self._name_of_canary(found, release)
+        share, canary = spec.share(found) if found else 100, split.canary_in(found, release)
         wanted = Wanted(self._target.name, uri, str(release.revision), str(release.spec["mode"]), share, canary)
-        seen = self._objects.observe(wanted, found, unschedulable, since)
+        seen = self._watched.observe(wanted, found, unschedulable, since)
         return judge(wanted, seen), seen
 
     def _problem(self, golden: Golden, seen: Observed) -> tuple[str, float] | None:
         """Return what is wrong with the golden request's answer and how long it may be so; None when nothing is."""
         try:
-            self._ask_golden(golden, seen)
+            ways.ask_golden(self._api, self._target, golden, seen)
         except ProofError as error:
             return error.message, SETTLE_S
         except (UnavailableError, NotFoundError, RefusedError) as error:
             return error.message, SILENT_S
         return None
-
-    def _ask_golden(self, golden: Golden, seen: Observed) -> None:
-        name, base = self._target.name, f"/api/v1/namespaces/{self._target.namespace}"
-        url = (((seen.service or {}).get("status") or {}).get("address") or {}).get("url")
-        # with a canary the service's address leads to both models, or in Standard mode to the stable one
-        whole = seen.backend == split.backend(name) if seen.knative is None else spec.share(seen.service or {}) == 100
-        if reachable(url) and whole:
-            try:
-                golden.ask(name, direct(str(url)))
-                return
-            except NobodyThere:
-                if seen.knative is not None:
-                    raise
-        if seen.knative is None:
-            send = proxied(self._api, f"{base}/services/{seen.backend}:80")
-        else:
-            created = (seen.knative.get("status") or {}).get("latestCreatedRevisionName")
-            labelled = [(pod["metadata"].get("labels") or {}, pod["metadata"]["name"]) for pod in seen.pods]
-            pods = [pod for labels, pod in labelled if labels.get("serving.knative.dev/revision") == created]
-            if not pods:
-                raise UnavailableError(f"revision {created} has no pod to ask")
-            send = proxied(self._api, f"{base}/pods/{pods[0]}:{spec.CONTAINER_PORT}")
-        golden.ask(name, send)

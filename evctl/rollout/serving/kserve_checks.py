@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +37,6 @@ WORKLOAD_IDENTITY = (
     "iam.gke.io/gcp-service-account",
     "azure.workload.identity/client-id",
 )
-OLD_NAMES = {"RawDeployment": "Standard", "Serverless": "Knative"}
 
 
 def rights(api: KubeApi, target: ServiceTarget, mode: str, *, canary: bool = False) -> None:
@@ -56,36 +53,6 @@ def rights(api: KubeApi, target: ServiceTarget, mode: str, *, canary: bool = Fal
             f"missing rights in namespace {target.namespace}: {', '.join(missing)}",
             hint=ROLE.format(namespace=target.namespace),
         )
-
-
-def mode_of(api: KubeApi, target: ServiceTarget, service: Mapping[str, Any] | None) -> str:
-    """Return Standard or Knative. RefusedError when the profile says another mode than the service has."""
-    asked = str(target.settings.get("mode") or "auto")
-    if service is not None:
-        told = (service.get("status") or {}).get("deploymentMode") or spec.annotations_of(service).get(spec.MODE)
-        if told:
-            has = OLD_NAMES.get(told, told)
-            if asked not in ("auto", has):
-                raise RefusedError(
-                    f"InferenceService {target.name} runs in {has} mode, which KServe does not change to {asked}",
-                    hint=f"set serving: {{mode: {has}}}, or give the service another name",
-                )
-            return str(has)
-    return asked if asked != "auto" else _default_mode(api)
-
-
-def _default_mode(api: KubeApi) -> str:
-    # not everyone may read KServe's settings: what the cluster serves tells as well
-    with contextlib.suppress(NotFoundError, NotAllowedError, ValueError):
-        settings = api.get("/api/v1/namespaces/kserve/configmaps/inferenceservice-config")
-        mode = json.loads((settings.get("data") or {}).get("deploy") or "{}").get("defaultDeploymentMode")
-        if mode:
-            return OLD_NAMES.get(mode, str(mode))
-    try:
-        api.get("/apis/serving.knative.dev/v1")
-    except (NotFoundError, NotAllowedError):
-        return "Standard"
-    return "Knative"
 
 
 def runtime_format(api: KubeApi, target: ServiceTarget, name: str) -> str:
@@ -122,6 +89,7 @@ def service(target: ServiceTarget, found: Mapping[str, Any] | None) -> Sequence[
     """Check who keeps the standing InferenceService. Returns warnings. RefusedError, ConflictError: it is another's."""
     if found is None:
         return ()
+    refuse_going(target, found)
     if owner := spec.gitops_owner(found):
         raise RefusedError(
             f"InferenceService {target.name} is kept by {owner}, which would take the change back",
@@ -142,6 +110,15 @@ def service(target: ServiceTarget, found: Mapping[str, Any] | None) -> Sequence[
             )
     foreign = spec.foreign_annotations(found)
     return (f"annotations of others stay: {', '.join(foreign)}",) if foreign else ()
+
+
+def refuse_going(target: ServiceTarget, found: Mapping[str, Any] | None) -> None:
+    """Raise ConflictError for a service that is being deleted: what is written to it goes with it."""
+    if found is not None and (going := spec.deletion(found)):
+        raise ConflictError(
+            f"InferenceService {target.name} is being deleted, {going}",
+            hint=f"kubectl wait -n {target.namespace} --for=delete isvc/{target.name}, then the same command",
+        )
 
 
 def credentials(api: KubeApi, target: ServiceTarget) -> Sequence[str]:

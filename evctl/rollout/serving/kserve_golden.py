@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from evctl.errors import FailedError, UnavailableError, trim
 from evctl.kube import KubeApi
 from evctl.kube_errors import explained
+from evctl.resolving import resolve
 from evctl.rollout.ledger import Release
 from evctl.rollout.registry import manifest_of
 from evctl.rollout.serving.base import ProofError
@@ -29,7 +31,19 @@ SILENT = (502, 503, 504)
 
 
 class NobodyThere(UnavailableError):
-    """Nothing takes connections at an address: another way may lead to the same server."""
+    """No model server answers at an address: another way may lead to it."""
+
+
+def by_a_model(status: int, answer: Any) -> bool:
+    """Is this what a model server answers? A gateway's own words, a login page or an ingress's 404 are not.
+
+    KServe's servers answer JSON objects, `{"error": ...}` where they refuse, and never ask who one is.
+    """
+    if status in (401, 403, 407) or 300 <= status < 400 or not isinstance(answer, dict):
+        return False
+    if status == 200:
+        return any(key in answer for key in ("outputs", "ready", "predictions"))
+    return "error" in answer or "detail" in answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,27 @@ class Golden:
         return {"outputs": outputs, "model_version": self.version, "parameters": {"model_digest": self.digest}}
 
 
+class Patience:
+    """How long an answer has been wrong, counted only while the Kubernetes API answers: nobody knows of the rest."""
+
+    def __init__(self) -> None:
+        self.spent_s = 0.0
+        self._last: float | None = None
+
+    def seen(self, now: float) -> None:
+        """Say that all is rolled out, as the API told at this time."""
+        self.spent_s += now - self._last if self._last is not None else 0.0
+        self._last = now
+
+    def blind(self) -> None:
+        """Say that the API did not answer: the time until it does counts for nothing."""
+        self._last = None
+
+    def reset(self) -> None:
+        """Say that it is not rolled out (any more)."""
+        self.spent_s, self._last = 0.0, None
+
+
 def _sent(send: Send, method: str, path: str, document: Any) -> tuple[int, Any]:
     status, answer = send(method, path, document)
     if status in SILENT:
@@ -87,6 +122,7 @@ def direct(url: str) -> Send:
     parts = urlsplit(url)
 
     def send(method: str, path: str, document: Any) -> tuple[int, Any]:
+        resolve(url, NobodyThere)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_S)
         try:
@@ -95,9 +131,9 @@ def direct(url: str) -> Send:
             body = None if document is None else json.dumps(document)
             connection.request(method, parts.path.rstrip("/") + path, body, {"content-type": "application/json"})
             reply = connection.getresponse()
-            return reply.status, _document(reply.read())
+            return _models(url, reply.status, _document(_whole(reply, time.monotonic() + TIMEOUT_S)))
         except (OSError, http.client.HTTPException) as error:
-            raise NobodyThere(f"{url} does not answer: {trim(str(error), 120)}") from error
+            raise NobodyThere(f"{url} does not answer: {trim(str(error) or type(error).__name__, 120)}") from error
         finally:
             connection.close()
 
@@ -106,6 +142,7 @@ def direct(url: str) -> Send:
 
 def proxied(api: KubeApi, prefix: str) -> Send:
     """Return a sender through the Kubernetes API's proxy of a service or a pod."""
+    where = f"{prefix.rpartition('/')[2]} (through the Kubernetes API)"
 
     def send(method: str, path: str, document: Any) -> tuple[int, Any]:
         body = None if document is None else json.dumps(document).encode()
@@ -113,10 +150,28 @@ def proxied(api: KubeApi, prefix: str) -> Send:
         reply = api.raw(method, full, body=body, headers={"Content-Type": "application/json"})
         answer = _document(reply.data)
         if reply.status >= 400 and isinstance(answer, dict) and answer.get("kind") == "Status":
+            if reply.status in SILENT:
+                raise NobodyThere(f"{where} does not answer: {trim(str(answer.get('message')), 160)}")
             raise explained(method, full, reply.status, reply.data, api.host)
-        return reply.status, answer
+        return _models(where, reply.status, answer)
 
     return send
+
+
+def _models(where: str, status: int, answer: Any) -> tuple[int, Any]:
+    if not by_a_model(status, answer):
+        words = answer if isinstance(answer, str) else json.dumps(answer)
+        raise NobodyThere(f"{where} answered {status}, and no model server did: {trim(words, 120) or 'nothing'}")
+    return status, answer
+
+
+def _whole(reply: http.client.HTTPResponse, end: float) -> bytes:
+    parts = []
+    while part := reply.read1(1 << 16):
+        parts.append(part)
+        if time.monotonic() > end:
+            raise TimeoutError(f"its answer is not whole after {TIMEOUT_S:g} s")
+    return b"".join(parts)
 
 
 def reachable(url: str | None) -> bool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from evctl.errors import ConflictError, EvctlError, NotFoundError, trim
 from evctl.kube import KubeApi
-from evctl.rollout.cluster import steady
+from evctl.rollout.cluster import PAUSE_S, steady
 from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving import kserve_split as split
-from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted
+from evctl.rollout.serving.kserve_proof import STALE_S, Observed, Verdict, Wanted
 from evctl.rollout.target import ServiceTarget
 
 ATTEMPTS = 8
+LOG_S = 2.0
+"""How long a failed pod's last words are waited for: a node that hangs must not hold up the verdict."""
+GOING_S = 30.0
+"""How long a service that somebody deletes is waited for, where another one has to stand in its place."""
 Object = Mapping[str, Any]
 
 
@@ -29,6 +34,17 @@ class ServiceObjects:
     def read(self) -> dict[str, Any] | None:
         """Return the InferenceService, None if there is none."""
         return self._maybe(self._path)
+
+    def read_standing(self) -> dict[str, Any] | None:
+        """Return the InferenceService; one that is being deleted is waited for. ConflictError when it stays."""
+        end = time.monotonic() + GOING_S
+        while True:
+            found = steady(self.read)
+            if found is None or not spec.deletion(found):
+                return found
+            if time.monotonic() > end:
+                checks.refuse_going(self._target, found)
+            time.sleep(PAUSE_S)
 
     def dry_run(self, body: Object) -> dict[str, Any]:
         """Return the service as the server would take it. RefusedError, ConflictError naming who and what."""
@@ -46,6 +62,7 @@ class ServiceObjects:
                 return
             except ConflictError as error:
                 now = steady(self.read)
+                checks.refuse_going(self._target, now)
                 if now is not None and _is_written(body, now):
                     return  # ours, although its answer was lost
                 if "Apply failed with" in error.message:
@@ -85,7 +102,8 @@ class ServiceObjects:
     def observe(self, wanted: Wanted, found: Object | None, first: dict[str, float], since: float) -> Observed:
         """Return what the cluster made of the service; `first` keeps when a pod was first seen without a node."""
         namespace, name = self._target.namespace, self._target.name
-        selector = f"serving.kserve.io/inferenceservice={name}"
+        # a transformer's or an explainer's pods are the same service's, and serve no model
+        selector = f"serving.kserve.io/inferenceservice={name},component=predictor"
         pods = self.api.list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
         for pod in pods:
             if "Unschedulable" in {each.get("reason") for each in (pod.get("status") or {}).get("conditions") or ()}:
@@ -97,12 +115,14 @@ class ServiceObjects:
             knative = self._maybe(f"{base}/services/{name}-predictor")
             created = ((knative or {}).get("status") or {}).get("latestCreatedRevisionName")
             latest = self._maybe(f"{base}/revisions/{created}") if created else None
-            return Observed(found, pods, knative=knative, latest=latest, since=since, unschedulable=waited)
+            rejected = self._rejected(found, since) if knative is None else ""
+            return Observed(found, pods, None, knative, latest, since, waited, rejected)
         made = self._maybe(f"/apis/apps/v1/namespaces/{namespace}/deployments/{wanted.backend}")
+        rejected = self._rejected(found, since) if made is None else ""
         # a canary's pods are the service's as well; those of each Deployment have its name as their label
         own = f"isvc.{wanted.backend}"
         pods = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get("app", own) == own]
-        return Observed(found, pods, made, since=since, unschedulable=waited, backend=wanted.backend)
+        return Observed(found, pods, made, since=since, unschedulable=waited, rejected=rejected, backend=wanted.backend)
 
     def reason(self, verdict: Verdict) -> str:
         """Return a failure with the pod's own last words."""
@@ -110,8 +130,9 @@ class ServiceObjects:
         if verdict.pod and not words:
             try:
                 lines = self.api.pod_log(
-                    self._target.namespace, verdict.pod, container=verdict.container, tail=20, previous=verdict.previous
-                )
+                    self._target.namespace, verdict.pod, container=verdict.container, tail=20,
+                    previous=verdict.previous, within_s=LOG_S,
+                )  # fmt: skip
                 words = "\n".join(lines)
             except EvctlError:
                 words = ""  # the log may be gone with its node; the status said the rest
@@ -124,6 +145,18 @@ class ServiceObjects:
         about = [each for each in self._events("type=Warning") if _about(each).startswith(of)]
         about.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
         return f"{about[-1].get('reason')}: {trim(str(about[-1].get('message')), 160)}" if about else ""
+
+    def _rejected(self, found: Object | None, since: float) -> str:
+        """Return why KServe leaves a service alone: of a mode that its cluster lacks it tells in an event only."""
+        if found is None or since < STALE_S:
+            return ""
+        uid = found["metadata"].get("uid")
+        for each in self._events(f"type=Warning,involvedObject.name={self._target.name}"):
+            if (each.get("involvedObject") or {}).get("uid") == uid and str(each.get("reason")).endswith(
+                "ModeRejected"
+            ):
+                return f"{each['reason']}: {trim(str(each.get('message')), 200)}"
+        return ""
 
     def _growing(self) -> frozenset[str]:
         """Return the pods for which an autoscaler makes a node: that takes minutes, and is no failure."""

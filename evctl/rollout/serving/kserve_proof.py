@@ -6,12 +6,24 @@ KServe's own conditions are no proof: Ready=True, UpToDate and Loaded stay for e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evctl.errors import trim
-from evctl.rollout.serving.kserve_spec import REVISION, SOURCE, annotations_of, last_other, storage_uri
+from evctl.rollout.serving import kserve_conditions as conditions
+from evctl.rollout.serving import kserve_mode as modes
+from evctl.rollout.serving import kserve_pods as pods_of
+from evctl.rollout.serving.kserve_pods import is_going, is_ready
+from evctl.rollout.serving.kserve_spec import (
+    REVISION,
+    SOURCE,
+    annotations_of,
+    changed_at,
+    deletion,
+    last_other,
+    storage_uri,
+)
 from evctl.rollout.serving.kserve_split import as_service, backend, entry_of
 
 Object = Mapping[str, Any]
@@ -19,9 +31,6 @@ STALE_S = 5.0
 """How long after a change the InferenceService's status may still be the previous one's (measured: 1-2 s)."""
 UNSCHEDULABLE_S = 30.0
 """How long a pod may find no node: a cluster that grows says so at first too."""
-RESTARTS = 2
-HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"})
-"""Waiting reasons that end a promotion. ErrImagePull is not one: the next attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class Observed:
     """Knative's latest created revision."""
     since: float = 0.0
     unschedulable: Mapping[str, float] = field(default_factory=dict)
+    rejected: str = ""
+    """What KServe says in an event when it does not act on the service at all."""
     backend: str = ""
     """The Service that leads to these pods, in Standard mode."""
 
@@ -77,11 +88,15 @@ def judge(wanted: Wanted, seen: Observed) -> Verdict:
     service = seen.service
     if service is None:
         return Verdict("failed", f"InferenceService {wanted.name} was deleted meanwhile")
+    if going := deletion(service):
+        return Verdict("failed", f"InferenceService {wanted.name} is being deleted, {going}")
     given = as_service(entry_of(service, wanted.canary) or {}) if wanted.canary else service
     if storage_uri(given) != wanted.uri or annotations_of(given).get(REVISION) != wanted.revision:
         return Verdict(
             "failed", f"InferenceService {wanted.name} was changed by {last_other(service)}: {storage_uri(given)}"
         )
+    if wanted.mode not in modes.KNOWN:
+        return Verdict("failed", f"it runs in mode {wanted.mode}, in which evctl can prove nothing")
     if wanted.mode == "Knative":
         return _knative(wanted, seen, service)
     return _standard(wanted, seen, service)
@@ -90,29 +105,28 @@ def judge(wanted: Wanted, seen: Observed) -> Verdict:
 def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
     deployment = seen.deployment
     if deployment is None or not _is_of(deployment["spec"]["template"], wanted):
-        return _not_taken_up(service, seen.since)
+        return _not_taken_up(service, seen)
     status, generation = deployment.get("status") or {}, deployment["metadata"]["generation"]
     current = int(status.get("observedGeneration") or 0) >= generation
-    for condition in status.get("conditions") or () if current else ():
-        bad = (condition["type"], condition["status"])
-        if bad in (("ReplicaFailure", "True"), ("Progressing", "False")):
-            return Verdict("failed", f"{condition.get('reason')}: {trim(str(condition.get('message')), 200)}")
     fresh, old = _split(seen.pods, wanted)
+    others = [pod for pod in seen.pods if not _is_of(pod, wanted)]
+    if why := conditions.failed(deployment, fresh, others, changed=changed_at(service), since=seen.since):
+        return Verdict("failed", why)
     if failed := _failed(fresh, seen.unschedulable):
         return failed
     replicas = int(deployment["spec"].get("replicas", 1))
     updated, available = int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0)
-    ready = sum(_is_ready(pod) for pod in fresh)
+    ready = sum(is_ready(pod) for pod in fresh)
     rolled = updated == replicas == int(status.get("replicas") or 0) == available
     if current and replicas and rolled and ready and not old:
-        return Verdict("rolled_out", f"{ready} of {replicas} pods ready, no old pod left")
-    return Verdict("waiting", f"{ready} of {replicas} new pods ready{_doing(fresh)}")
+        return Verdict("rolled_out", f"{ready} of {replicas} pods ready, no old pod left{_lost(fresh, 2)}")
+    return Verdict("waiting", f"{ready} of {replicas} new pods ready{pods_of.doing(fresh)}{_lost(fresh)}")
 
 
 def _knative(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
     knative = seen.knative
     if knative is None or not _is_of(knative["spec"]["template"], wanted):
-        return _not_taken_up(service, seen.since)
+        return _not_taken_up(service, seen)
     status = knative.get("status") or {}
     if int(status.get("observedGeneration") or 0) < knative["metadata"]["generation"]:
         return Verdict("waiting", "Knative has not seen the change yet")
@@ -120,82 +134,44 @@ def _knative(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
     if seen.latest is None or not _is_of(seen.latest, wanted):
         return Verdict("waiting", "Knative has made no revision yet")
     fresh = [pod for pod in seen.pods if _labels(pod).get("serving.knative.dev/revision") == created]
-    if failed := _failed([pod for pod in fresh if not _is_going(pod)], seen.unschedulable):
+    if failed := _failed(fresh, seen.unschedulable):
         return failed
     for condition in (seen.latest.get("status") or {}).get("conditions") or ():
         if (condition["type"], condition["status"]) == ("Ready", "False"):
             told = f"revision {created}: {condition.get('reason')}: {trim(str(condition.get('message')), 200)}"
             return Verdict("failed", told)
     if status.get("latestReadyRevisionName") != created:
-        return Verdict("waiting", f"revision {created} is not ready{_doing(fresh)}")
+        return Verdict("waiting", f"revision {created} is not ready{pods_of.doing(fresh)}{_lost(fresh)}")
     share = sum(int(each.get("percent") or 0) for each in status.get("traffic") or () if _routes(each, created))
     if share != wanted.percent:
         return Verdict("waiting", f"revision {created} gets {share} of {wanted.percent} % of the requests")
-    return Verdict("rolled_out", f"revision {created} is ready and gets {share} %")
+    return Verdict("rolled_out", f"revision {created} is ready and gets {share} %{_lost(fresh, 2)}")
 
 
-def _not_taken_up(service: Object, since: float) -> Verdict:
-    status = (service.get("status") or {}).get("modelStatus") or {}
-    if status.get("transitionStatus") == "InvalidSpec" and since >= STALE_S:
-        info = status.get("lastFailureInfo") or {}
-        return Verdict("failed", f"KServe refuses it: {info.get('reason')}: {trim(str(info.get('message')), 200)}")
+def _not_taken_up(service: Object, seen: Observed) -> Verdict:
+    status = service.get("status") or {}
+    model = status.get("modelStatus") or {}
+    if seen.since >= STALE_S:
+        if seen.rejected:
+            return Verdict("failed", f"KServe does not act on it: {seen.rejected}")
+        if why := modes.too_old(service):
+            return Verdict("failed", why)
+        if model.get("transitionStatus") == "InvalidSpec":
+            info = model.get("lastFailureInfo") or {}
+            return Verdict("failed", f"KServe refuses it: {info.get('reason')}: {trim(str(info.get('message')), 200)}")
     return Verdict("waiting", "KServe has not taken the change up yet")
 
 
 def _failed(pods: Sequence[Object], unschedulable: Mapping[str, float]) -> Verdict | None:
-    for pod in pods:
-        name, status = pod["metadata"]["name"], pod.get("status") or {}
-        for each in status.get("initContainerStatuses") or ():
-            if found := _init_failure(name, each):
-                return found
-        for each in status.get("containerStatuses") or ():
-            if found := _container_failure(name, each):
-                return found
-        for condition in status.get("conditions") or ():
-            nowhere = (condition.get("type"), condition.get("reason")) == ("PodScheduled", "Unschedulable")
-            if nowhere and unschedulable.get(name, 0.0) >= UNSCHEDULABLE_S:
-                return Verdict("failed", f"pod {name} finds no node: {trim(str(condition.get('message')), 200)}")
-    return None
-
-
-def _init_failure(pod: str, status: Object) -> Verdict | None:
-    state, name = status.get("state") or {}, status["name"]
-    if hopeless := _hopeless(pod, name, state):
-        return hopeless
-    restarts = int(status.get("restartCount") or 0)
-    ended = state.get("terminated") or {}
-    if ended.get("exitCode"):
-        return _ended(pod, name, ended, "failed", previous=False)
-    if restarts:
-        before = (status.get("lastState") or {}).get("terminated") or {}
-        waits = "waiting" in state
-        return _ended(pod, name, before, "failed", previous=not waits)
-    return None
-
-
-def _container_failure(pod: str, status: Object) -> Verdict | None:
-    state, name = status.get("state") or {}, status["name"]
-    if hopeless := _hopeless(pod, name, state):
-        return hopeless
-    restarts = int(status.get("restartCount") or 0)
-    if restarts < RESTARTS:
+    stuck = {name for name, seconds in unschedulable.items() if seconds >= UNSCHEDULABLE_S}
+    found = pods_of.failure(pods, stuck)
+    if found is None:
         return None
-    before = (status.get("lastState") or {}).get("terminated") or state.get("terminated") or {}
-    return _ended(pod, name, before, f"was restarted {restarts} times", previous="running" in state)
+    return Verdict("failed", found.told, found.pod, found.container, found.previous, found.words)
 
 
-def _hopeless(pod: str, name: str, state: Object) -> Verdict | None:
-    waiting = state.get("waiting") or {}
-    if waiting.get("reason") not in HOPELESS:
-        return None
-    return Verdict("failed", f"pod {pod}, {name}: {waiting['reason']}: {trim(str(waiting.get('message', '')), 200)}")
-
-
-def _ended(pod: str, container: str, ended: Object, told: str, *, previous: bool) -> Verdict:
-    code = f" (exit code {ended['exitCode']})" if ended.get("exitCode") else ""
-    reason = f", {ended['reason']}" if ended.get("reason") not in (None, "Error", "Completed") else ""
-    words = str(ended.get("message") or "")
-    return Verdict("failed", f"pod {pod}, {container} {told}{code}{reason}", pod, container, previous, words)
+def _lost(pods: Sequence[Object], least: int = 1) -> str:
+    return pods_of.losses(pods, least=least)
 
 
 def _is_of(document: Object, wanted: Wanted) -> bool:
@@ -206,20 +182,11 @@ def _is_of(document: Object, wanted: Wanted) -> bool:
 
 def _split(pods: Sequence[Object], wanted: Wanted) -> tuple[list[Object], list[Object]]:
     """Return the release's pods and the older ones; those that are going, or have ended, are neither."""
-    present = [pod for pod in pods if not _is_going(pod)]
+    present = [pod for pod in pods if not is_going(pod)]
     fresh = [pod for pod in present if _is_of(pod, wanted)]
     ended = ("Succeeded", "Failed")
     old = [pod for pod in present if not _is_of(pod, wanted) and (pod.get("status") or {}).get("phase") not in ended]
     return fresh, old
-
-
-def _is_going(pod: Object) -> bool:
-    return bool(pod["metadata"].get("deletionTimestamp"))
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any((each["type"], each["status"]) == ("Ready", "True") for each in conditions)
 
 
 def _labels(document: Object) -> Mapping[str, str]:
@@ -228,18 +195,3 @@ def _labels(document: Object) -> Mapping[str, str]:
 
 def _routes(entry: Object, revision: str | None) -> bool:
     return bool(entry.get("revisionName") == revision)
-
-
-def _doing(pods: Sequence[Object]) -> str:
-    return next((f": {each}" for each in _busy(pods)), "")
-
-
-def _busy(pods: Sequence[Object]) -> Iterator[str]:
-    for pod in pods:
-        status = pod.get("status") or {}
-        for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-            state = each.get("state") or {}
-            if waiting := (state.get("waiting") or {}).get("reason"):
-                yield f"{each['name']} waits ({waiting})"
-            elif "running" in state and not each.get("ready"):
-                yield f"{each['name']} runs"

@@ -193,6 +193,20 @@ def managers(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
             yield str(entry.get("manager")), str(entry.get("time") or ""), entry.get("fieldsV1") or {}
 
 
+def changed_at(document: Mapping[str, Any]) -> str:
+    """Return when evctl changed an object last, by the API server's clock; "" if it never did."""
+    return max((time for manager, time, _ in managers(document) if manager == MANAGER), default="")
+
+
+def deletion(document: Mapping[str, Any]) -> str | None:
+    """Return since when an object is being deleted and what holds it, in words; None if it is not."""
+    metadata = document.get("metadata") or {}
+    if not (since := metadata.get("deletionTimestamp")):
+        return None
+    held = ", ".join(metadata.get("finalizers") or ())
+    return f"since {since}" + (f", and held by the finalizer {held}" if held else "")
+
+
 def last_other(document: Mapping[str, Any]) -> str:
     """Return who else changed an object last, and when, in words."""
     others = sorted((time, manager) for manager, time, _ in managers(document) if manager != MANAGER)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evctl.rollout.ledger import Release
-from evctl.rollout.serving.kserve_spec import MODE, REVISION, service_body
+from evctl.rollout.serving.kserve_spec import MODE, REVISION, annotations_of, service_body
 from evctl.rollout.target import ServiceTarget
 
 Object = Mapping[str, Any]
@@ -61,6 +61,13 @@ def canaries(service: Object | None) -> list[dict[str, Any]]:
 def entry_of(service: Object | None, name: str) -> dict[str, Any] | None:
     """Return a canary's entry by name."""
     return next((each for each in canaries(service) if (each.get("predictor") or {}).get("name") == name), None)
+
+
+def canary_in(service: Object | None, release: Release) -> str | None:
+    """Return a release's name among a service's canaries; None where it is the stable release, or is not there."""
+    name = canary_name(release)
+    stable = annotations_of(service).get(REVISION) == str(release.revision)
+    return None if stable or entry_of(service, name) is None else name
 
 
 def as_service(entry: Object) -> dict[str, Any]:
