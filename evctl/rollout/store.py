@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evctl.errors import ConflictError, NotFoundError, UnavailableError, UsageError, trim
-from evctl.rollout.store_remote import failure, remote
+from evctl.rollout.store_errors import failure
+from evctl.rollout.store_remote import remote
 
 
 class Store:
@@ -27,6 +28,7 @@ class Store:
         parts = urlsplit(uri)
         self.uri = uri.rstrip("/") + "/"
         self._prefix = ""
+        self._where = str(config.get("endpoint") or "the store")
         if parts.scheme in ("", "file"):
             from obstore.store import LocalStore
 
@@ -60,10 +62,10 @@ class Store:
 
         try:
             return bytes(obstore.get(self._store, self._prefix + key).bytes())
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{self.uri}{key} does not exist", hint="evctl models list") from error
         except Exception as error:
-            raise failure(f"{self.uri}{key} cannot be read", error) from error
+            if _is_absent(error):
+                raise NotFoundError(f"{self.uri}{key} does not exist", hint="evctl models list") from error
+            raise failure(f"{self.uri}{key} cannot be read", error, self._where) from error
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys under a prefix, sorted."""
@@ -72,10 +74,10 @@ class Store:
         try:
             batches = obstore.list(self._store, self._prefix + prefix)
             found = [str(each["path"]) for batch in batches for each in batch]
-        except FileNotFoundError:
-            return []
         except Exception as error:
-            raise failure(f"{self.uri}{prefix} cannot be listed", error) from error
+            if _is_absent(error):
+                return []
+            raise failure(f"{self.uri}{prefix} cannot be listed", error, self._where) from error
         return sorted(path[len(self._prefix) :] for path in found)
 
     def _put(self, key: str, content: bytes | Path, *, mode: Any) -> None:
@@ -87,4 +89,9 @@ class Store:
         except AlreadyExistsError as error:
             raise ConflictError(f"{self.uri}{key} exists already") from error
         except Exception as error:
-            raise failure(f"{self.uri}{key} cannot be written", error) from error
+            raise failure(f"{self.uri}{key} cannot be written", error, self._where) from error
+
+
+def _is_absent(error: Exception) -> bool:
+    # a bucket that is not there is no missing key, though it is told with the same class
+    return isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)

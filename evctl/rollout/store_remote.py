@@ -1,4 +1,4 @@
-"""S3-compatible stores and Google Cloud Storage: who may use them, how long a request may take, what went wrong.
+"""S3-compatible stores and Google Cloud Storage: who may use them, how long a request may take.
 
 No value of a credential is ever part of a message.
 """
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from evctl.errors import EvctlError, NotAllowedError, UnavailableError, trim
+from evctl.errors import NotAllowedError, UsageError
 
 CONNECT_S = 3.0
 REQUEST_S = 30.0
@@ -28,12 +29,15 @@ S3_ROLES = (
 )
 GCS_FILES = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH")
 GCS_OTHER = ("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_SKIP_SIGNATURE", "GCE_METADATA_HOST", "KUBERNETES_SERVICE_HOST")
-_STATUS = re.compile(r"status code: (\d{3})|HTTP status[^\d]{0,20}(\d{3})")
-_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_BUCKET, _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}"), re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
-    """Return obstore's store of a bucket. NotAllowedError when there are no credentials: nothing was asked yet."""
+    """Return obstore's store of a bucket; nothing was asked yet.
+
+    Raises:
+        NotAllowedError: there are no credentials. UsageError: an address over which the library would end in a panic.
+    """
     from obstore.store import GCSStore, S3Store
 
     retry: Any = {
@@ -46,20 +50,58 @@ def remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
         "timeout": timedelta(seconds=float(config.get("request_timeout_s") or REQUEST_S)),
         "allow_http": str(config.get("endpoint") or "").startswith("http://"),
     }
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(
+            f"store.uri names the bucket {bucket!r}: no bucket has such a name",
+            hint=f"write it as {scheme}://BUCKET/PREFIX in the profile",
+        )
     if scheme == "gs":
         check_gcs(bucket)
-        return GCSStore(bucket, client_options=client, retry_config=retry)
+        try:
+            return GCSStore(bucket, client_options=client, retry_config=retry)
+        except Exception as error:  # its own words quote the file
+            raise NotAllowedError(
+                f"no credentials for gs://{bucket}: what GOOGLE_APPLICATION_CREDENTIALS names is no key of Google's",
+                hint="set it to the JSON file of a service account's key",
+            ) from error
     check_s3(bucket)
     options: dict[str, Any] = {"region": config.get("region") or os.environ.get("AWS_REGION") or "us-east-1"}
-    if config.get("endpoint"):
-        options |= {"endpoint": config["endpoint"], "virtual_hosted_style_request": False}
+    if not _REGION.fullmatch(str(options["region"])):
+        raise UsageError(
+            f"the store's region is {options['region']!r}: no region has such a name",
+            hint="set store: {region: NAME} in the profile, or AWS_REGION",
+        )
+    if endpoint := config.get("endpoint"):
+        check_endpoint(str(endpoint))
+        options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     return S3Store(bucket, client_options=client, retry_config=retry, **options)
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise UsageError for what is no address: the library ends the process's thread over it."""
+    try:
+        parts = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or not endpoint.isascii() or any(each.isspace() for each in endpoint):
+        raise UsageError(
+            f"store.endpoint is {endpoint!r}: no address of a server",
+            hint="write it as http://HOST:PORT or https://HOST in the profile",
+        )
 
 
 def check_s3(bucket: str) -> None:
     """Raise NotAllowedError naming the variables that are missing for a bucket."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     missing = [name for name in names if not os.environ.get(name)]
+    for name in (*names, "AWS_SESSION_TOKEN"):
+        value = os.environ.get(name, "")
+        if not (value.isascii() and value.isprintable()) or value != value.strip():
+            raise NotAllowedError(
+                f"no credentials for s3://{bucket}: {name} holds a space, a line's end or another sign that no key has",
+                hint=f"export {name} again, without what was copied along",
+            )
     if missing and (len(missing) == 1 or not any(os.environ.get(name) for name in S3_ROLES)):
         raise NotAllowedError(
             f"no credentials for s3://{bucket}: {' and '.join(missing)} not set",
@@ -81,26 +123,3 @@ def check_gcs(bucket: str) -> None:
             f"no credentials for gs://{bucket}: GOOGLE_APPLICATION_CREDENTIALS is not set",
             hint="export it, or gcloud auth application-default login",
         )
-
-
-def failure(what: str, error: Exception) -> EvctlError:
-    """Return our error of obstore's: NotAllowedError for credentials and policies, else UnavailableError."""
-    text = str(error)
-    name = type(error).__name__
-    found = _STATUS.search(text)
-    status = next((group for group in found.groups() if group), None) if found else None
-    code = match[1] if (match := _CODE.search(text)) else None
-    if name in ("UnauthenticatedError", "PermissionDeniedError") or status in ("401", "403"):
-        told = f"{what}: the store does not allow it ({code or status or name})"
-        return NotAllowedError(told, hint="look at the credentials, and at what they may do in this bucket")
-    if code == "NoSuchBucket":
-        return UnavailableError(f"{what}: the bucket does not exist", hint="look at store.uri in the profile")
-    told = ", ".join(each for each in (code, f"status {status}" if status else None) if each) or _without_secrets(text)
-    return UnavailableError(f"{what}: {told}", hint="look at store.uri and store.endpoint in the profile, then again")
-
-
-def _without_secrets(text: str) -> str:
-    for name, value in os.environ.items():
-        if value and len(value) > 3 and name.startswith(("AWS_", "GOOGLE_")) and name not in ("AWS_REGION",):
-            text = text.replace(value, "***")
-    return trim(text, 200)

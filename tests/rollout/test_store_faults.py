@@ -212,7 +212,7 @@ def test_a_manifest_that_is_not_readable_hides_its_model_and_no_other(store: Con
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_credentials_are_exit_4_and_never_shown(status: int, store: Config, door: Door) -> None:
     door.always = says(status, "InvalidAccessKeyId")
-    with pytest.raises(NotAllowedError, match="does not allow it") as told:
+    with pytest.raises(NotAllowedError, match="does not know this access key") as told:
         models(store, NAME)
     assert (SECRET in str(told.value), KEY in str(told.value)) == (False, False)
 
