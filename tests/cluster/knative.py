@@ -110,9 +110,7 @@ class KnativePlayer(ModePlayer):
         return [(newest, percent), (self._rolled[-1], 100 - percent)]
 
     def _pod(self, revision: str, way: str) -> None:
-        status = pod_status(way)
-        if self.pod_ip:
-            status |= {"podIP": self.pod_ip, "podIPs": [{"ip": self.pod_ip}]}
+        status = pod_status(way, self.pod_ip)
         if (now := f"{revision} {way}") != self._last:
             self._last = now
             self._patch(f"{self.pods}/{revision}-pod/status", {"status": status})

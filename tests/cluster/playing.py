@@ -53,10 +53,11 @@ def container(way: str) -> Object:
     return state
 
 
-def pod_status(way: str) -> Object:
+def pod_status(way: str, pod_ip: str | None = None) -> Object:
     """Return the status of a predictor's pod."""
     condition = {"type": "Ready", "status": "True" if way == OK else "False"}
-    return {"phase": "Running", "conditions": [condition], "containerStatuses": [container(way)]}
+    status: Object = {"phase": "Running", "conditions": [condition], "containerStatuses": [container(way)]}
+    return status | ({"podIP": pod_ip, "podIPs": [{"ip": pod_ip}]} if pod_ip else {})
 
 
 def own_notes(metadata: Object) -> dict[str, str]:

@@ -47,11 +47,11 @@ class StandardPlayer(ModePlayer):
     """Watches one InferenceService. `ways`: how a model's pods go, by storageUri; `weighs`: is it 0.21, or 0.20?"""
 
     def __init__(
-        self, api: KubeApi, *, namespace: str, service: str, ways: Mapping[str, str], url: str,
+        self, api: KubeApi, *, namespace: str, service: str, ways: Mapping[str, str], url: str, pod_ip: str,
         on_change: Callable[[str, str | None], None], gateway: bool = True, weighs: bool = True, delay_s: float = 0.4,
     ) -> None:  # fmt: skip
         super().__init__(api, namespace, service)
-        self.ways, self.url = ways, url
+        self.ways, self.url, self.pod_ip = ways, url, pod_ip
         self.on_change, self.gateway, self.weighs, self.delay_s = on_change, gateway, weighs, delay_s
         self.history: list[dict[str, int]] = []
         """Each state of the split: percent by storageUri, '' for requests to nobody."""
@@ -67,7 +67,7 @@ class StandardPlayer(ModePlayer):
             own = {**notes, **(predictor.get("annotations") or {})}
             wanted[f"{self.service}-{predictor['name']}-predictor"] = (predictor, own)
         for name in self.workloads.keys() - wanted.keys():
-            self._delete(self.workloads.pop(name))
+            self._remove(self.workloads.pop(name))
         ready = [each for each in canaries if self._is_ready(f"{self.service}-{each['predictor']['name']}-predictor")]
         for name, (predictor, own) in wanted.items():
             replicas = int(predictor.get("minReplicas", 1))
@@ -138,9 +138,9 @@ class StandardPlayer(ModePlayer):
         self.api.create(self.pods, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
     def _pod_status(self, pods: Pods, way: str) -> None:
-        self.api.patch(f"{self.pods}/{pods.name}/status", {"status": pod_status(way)})
+        self.api.patch(f"{self.pods}/{pods.name}/status", {"status": pod_status(way, self.pod_ip)})
 
-    def _delete(self, load: Workload) -> None:
+    def _remove(self, load: Workload) -> None:
         self.api.delete(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{load.name}")
         for each in load.sets:
             self._delete_pod(each.name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from evctl.errors import ConflictError, FailedError, NotAllowedError, RefusedError
+from evctl.errors import FailedError, NotAllowedError, RefusedError
 from evctl.kube import KubeApi
 from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving import kserve_checks
@@ -67,7 +67,7 @@ def standard(
     ways: dict[str, str] = {}
     player = StandardPlayer(
         stage.api(), namespace=stage.target.namespace, service=stage.target.name, ways=ways, url=stage.server.url,
-        on_change=changed, **getattr(request, "param", {}),
+        pod_ip=own_address, on_change=changed, **getattr(request, "param", {}),
     )  # fmt: skip
     player.start()
     made = Standard(stage, canary, player, ways)
@@ -159,7 +159,7 @@ def test_a_canary_that_somebody_took_away_is_told_and_rolled_back(standard: Stan
     patch = {"spec": {"canary": None}}
     base = f"/apis/serving.kserve.io/v1beta1/namespaces/{standard.stage.target.namespace}/inferenceservices"
     standard.stage.api().patch(f"{base}/{standard.stage.target.name}", patch, fieldManager="bob")
-    with pytest.raises(ConflictError, match="was changed meanwhile"):
+    with pytest.raises(FailedError, match="its canary was taken away meanwhile"):
         standard.promote("b", canary=20)
     assert standard.stage.statuses() == ["live", "failed"]
 

@@ -212,7 +212,9 @@ class ClusterWorld:
                 self._canary.finish(release)
             return
         if found is None or spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
-            raise ConflictError(f"InferenceService {self._target.name} was changed meanwhile", hint="evctl history")
+            # who removes a field leaves no name with it
+            what = "its canary was taken away" if release.canary else "it was changed"
+            raise ConflictError(f"InferenceService {self._target.name}: {what} meanwhile", hint="evctl history")
         if spec.share(found) != (100 if canary is None else canary):
             self._objects.write(spec.service_body(self._target, release, canary=canary), found)
             self._proved(release, before=True)
