@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from evctl.commands.release import outcome_lines
 from evctl.errors import FailedError, NotAllowedError, RefusedError
 from evctl.kube import KubeApi
 from evctl.rollout.promotion import Outcome, promote, rollback
@@ -103,6 +104,21 @@ def test_a_canary_is_proved_without_a_request_and_then_gets_its_share(standard: 
     assert service["spec"]["predictor"]["model"]["storageUri"] == standard.uri("a")
     assert service["metadata"]["annotations"]["evctl/revision"] == "1", "the stable pods are not restarted for it"
     assert standard.gaps() == []
+
+
+def test_a_canary_is_told_as_one_and_what_ends_it(standard: Standard) -> None:
+    begun = standard.promote("b", canary=10)
+    a, b = (standard.stage.models[each].version for each in "ab")
+    first, then = outcome_lines(begun)
+    assert first.startswith(f"canary: {b} gets 10 % of the requests (revision 2, beside {a}), proved in ")
+    assert then == f"  next: evctl promote {b}   or: evctl rollback"
+    assert begun.to_json()["verified"]["percent"] == 10
+    canary = standard.world().ledger().read()[0].canary
+    assert canary is not None
+    assert (canary.model, canary.canary) == (b, 10)
+    done = standard.promote("b")
+    assert outcome_lines(done)[0].startswith(f"live: {b} (revision 2, before: {a})")
+    assert done.to_json()["verified"]["percent"] == 100
 
 
 def test_a_canary_is_given_more_and_then_all_without_a_gap(standard: Standard) -> None:
