@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -74,3 +80,25 @@ class ModelServer:
         """End it."""
         self._server.shutdown()
         self._server.server_close()
+
+
+@contextlib.contextmanager
+def predictor(bundle: Path, host: str, work: Path) -> Iterator[int]:
+    """Run the real predictor over a bundle, on a host's address. Yields its port."""
+    announce = work / "port"
+    command = [sys.executable, "-m", "ev_serving", "--bundle", str(bundle), "--host", host]
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--announce", str(announce)], stdout=log, stderr=log, env={**kept, "HOME": str(work)}
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while not announce.exists():
+            assert process.poll() is None, (work / "log").read_text()
+            assert time.monotonic() < deadline, "the predictor was not ready within 90 s"
+            time.sleep(0.05)
+        yield int(announce.read_text().split()[0])
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from evctl.errors import ConflictError
 from evctl.kube import KubeApi, connect_kubernetes
 from evctl.rollout.registry import Published, publish
 from evctl.rollout.target import ServiceTarget
-from tests.cluster.answering import SERVICE, ModelServer
+from tests.cluster.answering import SERVICE, ModelServer, predictor
 from tests.cluster.harness import Cluster, Unavailable
 from tests.cluster.stage import IMAGE, Stage
 from tests.rollout.bundles import make_bundle
@@ -169,6 +170,20 @@ def _account(admin: KubeApi, namespace: str, name: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def own_address() -> str:
+    """This machine's own address: the API server proxies to no loopback one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: only the route is looked up
+        except OSError:
+            pytest.skip("this machine has no address but loopback, to which the API server does not proxy")
+        address = str(probe.getsockname()[0])
+    if address.startswith("127."):
+        pytest.skip("this machine has no address but loopback, to which the API server does not proxy")
+    return address
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3 server with the bucket `models`."""
     from moto.server import ThreadedMotoServer
@@ -188,6 +203,15 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed, name in enumerate("abc"):
         make_bundle(root / name, f"v{seed}", seed=seed)
     return {name: root / name for name in "abc"}
+
+
+@pytest.fixture(scope="session")
+def real_predictor(
+    bundles: dict[str, Path], own_address: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """Return the port, at this machine's own address, of the real predictor over bundle a."""
+    with predictor(bundles["a"], own_address, tmp_path_factory.mktemp("predictor")) as port:
+        yield port
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ gets `canaryTrafficPercent`, the last that had all gets the rest; without the fi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evctl.errors import NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_spec import SOURCE
 from tests.cluster.playing import OK, ModePlayer, Object, own_notes, pod_status
@@ -31,6 +33,19 @@ class KnativePlayer(ModePlayer):
         self._ready: list[str] = []
         self._rolled: list[str] = []
         self._last = ""
+        self.idle = False
+
+    def scale_to_zero(self) -> None:
+        """Take all pods away, as Knative does when nobody asks; a new revision has one again at first."""
+        self.idle = True
+        for name, _, _ in self._made:
+            path = f"{self.pods}/{name}-pod"
+            with contextlib.suppress(NotFoundError):
+                self.api.delete(path, {"gracePeriodSeconds": 0})
+        idle = [{"type": "Ready", "status": "True"}, {"type": "Active", "status": "False", "reason": "NoTraffic"}]
+        self._status(f"revisions/{self._made[-1][0]}", {"conditions": idle})
+        status = {"modelStatus": {"transitionStatus": "InProgress", "states": {"targetModelState": "Pending"}}}
+        self._patch(f"{self.path}/status", {"status": status})
 
     @property
     def newest(self) -> str | None:
@@ -46,6 +61,7 @@ class KnativePlayer(ModePlayer):
         self._advance(service)
 
     def _revise(self, uri: str, notes: dict[str, str]) -> None:
+        self.idle = False
         name = f"{self.service}-predictor-{len(self._made) + 1:05d}"
         template = {"metadata": {"annotations": notes}, "spec": {"containers": [{"image": "played"}]}}
         base = f"/apis/serving.knative.dev/v1/namespaces/{self.namespace}"
@@ -70,7 +86,8 @@ class KnativePlayer(ModePlayer):
         if way == OK and due and name not in self._ready:
             self._ready.append(name)
             self._status(f"revisions/{name}", {"conditions": [{"type": "Ready", "status": "True"}]})
-        self._pod(name, way if due else "starts")
+        if not self.idle:
+            self._pod(name, way if due else "starts")
         percent = service["spec"]["predictor"].get("canaryTrafficPercent")
         traffic = self._traffic(percent)
         shares = [{"revisionName": each, "percent": share} for each, share in traffic]

@@ -19,6 +19,7 @@ from tests.cluster.player import Frame, Player, recorded
 GOOD, CREATE = "2_update_good", "1_create_settled"
 IMAGE = "registry.example/ev-battery@sha256:" + "a" * 64
 SPEED = 25.0
+SESSION = Path(__file__).parents[2] / "examples" / "session.csv"
 
 
 @dataclass

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
-from evctl.errors import FailedError, RefusedError
+from evctl.errors import FailedError, RefusedError, UnavailableError
 from evctl.kube import KubeApi
+from evctl.rollout.predicting import predict_file
 from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving import kserve_spec
 from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.answering import ModelServer
 from tests.cluster.knative import KnativePlayer
 from tests.cluster.playing import CRASHES
-from tests.cluster.stage import CREATE, Stage
-
-
-@pytest.fixture
-def own_address() -> str:
-    """This machine's own address: the API server proxies to no loopback one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: only the route is looked up
-        except OSError:
-            pytest.skip("this machine has no address but loopback, to which the API server does not proxy")
-        address = str(probe.getsockname()[0])
-    if address.startswith("127."):
-        pytest.skip("this machine has no address but loopback, to which the API server does not proxy")
-    return address
+from tests.cluster.routing import Routed
+from tests.cluster.stage import CREATE, SESSION, Stage
+from tests.cluster.waiting import until
 
 
 @dataclass
@@ -130,6 +118,42 @@ def test_a_canary_whose_pod_answers_wrong_is_taken_back(knative: Knative) -> Non
     assert knative.stage.statuses() == ["live", "failed"]
 
 
+def test_predict_asks_a_ready_pod_of_the_revision_that_serves(
+    knative: Knative, real_predictor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the service's address is not for us, and `<service>-predictor` is but a name of the gateway's."""
+    knative.player.url = "http://x-predictor.t.svc.cluster.local"
+    until(lambda: "x-predictor" in str(knative.world().read().url))
+    monkeypatch.setattr(kserve_spec, "CONTAINER_PORT", real_predictor)
+    answer = predict_file(knative.stage.target, knative.world(), SESSION)
+    assert answer["model"]["version"] == knative.stage.models["a"].version
+    assert answer["sessions"]
+    knative.player.scale_to_zero()
+    with pytest.raises(UnavailableError, match="has no pod that is ready"):
+        predict_file(knative.stage.target, knative.world(), SESSION)
+
+
+def test_an_idle_service_serves_and_goes_on_from_there(knative: Knative) -> None:
+    """Scaled to zero after its proof: no pod, and a status of KServe's that says it is being loaded."""
+    knative.player.scale_to_zero()
+    assert knative.stage.api().list(f"/api/v1/namespaces/{knative.stage.target.namespace}/pods") == []
+    serving = knative.world().read()
+    assert (serving.state, serving.detail) == ("serving", "")
+    assert knative.promote("a").changed is False
+    assert knative.promote("b").changed
+
+
+def test_a_canary_that_became_idle_is_promoted_without_a_pod_to_ask(knative: Knative) -> None:
+    """As from an operator's machine, from where the service's address would not wake it."""
+    knative.player.url = "http://x-predictor.t.svc.cluster.local"
+    knative.promote("b", canary=10)
+    knative.player.scale_to_zero()
+    done = knative.promote("b")
+    assert (done.changed, done.revision) == (True, 2)
+    assert knative.traffic() == [(knative.uri("b"), 100)]
+    assert knative.stage.statuses() == ["superseded", "live"]
+
+
 def test_a_service_that_is_out_of_reach_is_asked_through_the_kubernetes_api(
     stage: Stage, own_address: str, admin: KubeApi
 ) -> None:
@@ -139,27 +163,8 @@ def test_a_service_that_is_out_of_reach_is_asked_through_the_kubernetes_api(
     pods.active = stage.models["a"].uri
     stage.plays("a", CREATE)
     stage.start(url="http://x-predictor.t.svc.cluster.local", pod_ip=own_address)
-    service = f"{stage.target.name}-predictor"
-    labels = {"serving.kserve.io/inferenceservice": stage.target.name}
-    spec = {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": pods.port}]}
-    base = f"/api/v1/namespaces/{stage.target.namespace}"
-    admin.create(
-        f"{base}/services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": service}, "spec": spec}
-    )
-
-    def endpoints(line: str) -> None:
-        found = admin.list(f"{base}/pods")
-        if not found or asked:
-            return
-        asked.append(line)
-        reference = {"kind": "Pod", "name": found[0]["metadata"]["name"], "namespace": stage.target.namespace}
-        address = {"ip": own_address, "targetRef": reference}
-        subset = {"addresses": [address], "ports": [{"name": "http", "port": pods.port}]}
-        body = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": service}, "subsets": [subset]}
-        admin.create(f"{base}/endpoints", body)
-
-    asked: list[str] = []
-    done = promote(stage.target, stage.world(), stage.models["a"].uri, by="anna", tell=endpoints)
+    routed = Routed(admin, stage.target, own_address, pods.port)
+    done = promote(stage.target, stage.world(), stage.models["a"].uri, by="anna", tell=lambda line: routed.follow())
     assert done.changed
     assert pods.asked >= 2
     assert stage.server.asked == 0

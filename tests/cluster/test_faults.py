@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,37 +12,12 @@ import pytest
 from evctl.errors import ConflictError, EvctlError, FailedError, UnavailableError
 from evctl.rollout.cluster import ConfigMapLedger, bounded
 from evctl.rollout.ledger import Ledger, Release
-from evctl.rollout.promotion import Outcome, promote, rollback
+from evctl.rollout.promotion import promote, rollback
 from evctl.rollout.serving.kserve import ClusterWorld
-from tests.cluster.cutter import Cutter
 from tests.cluster.harness import Cluster
 from tests.cluster.player import recorded
 from tests.cluster.stage import CREATE, GOOD, Stage
-
-ROOT = Path(__file__).parents[2]
-
-
-class Background(threading.Thread):
-    """A call in a thread; `result` waits for it."""
-
-    def __init__(self, call: Callable[[], Outcome]) -> None:
-        super().__init__(daemon=True)
-        self._call, self._outcome, self._error = call, None, None  # type: Callable[[], Outcome], Any, Any
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._outcome = self._call()
-        except BaseException as error:
-            self._error = error
-
-    def result(self, seconds: float = 60.0) -> Outcome:
-        self.join(seconds)
-        assert not self.is_alive(), "it did not end"
-        if self._error is not None:
-            raise self._error
-        assert isinstance(self._outcome, Outcome)
-        return self._outcome
+from tests.cluster.waiting import Background, under_way, until
 
 
 @pytest.fixture
@@ -61,17 +28,6 @@ def serving(stage: Stage) -> Stage:
     stage.start(speed=8.0)
     stage.promote("a")
     return stage
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.02)
-
-
-def under_way(stage: Stage, model: str) -> Callable[[], bool]:
-    return lambda: any(uri == stage.models[model].uri for _, uri, _ in stage.frames)
 
 
 @pytest.mark.slow
@@ -109,19 +65,6 @@ def test_a_dead_api_server_is_told_at_once_where_nothing_was_begun(serving: Stag
     assert told.value.exit_code == 9
 
 
-def test_cut_connections_cost_a_promotion_nothing(serving: Stage, own_cluster: Cluster, tmp_path: Path) -> None:
-    cutter = Cutter(own_cluster.port)
-    world = serving.world(cutter.kubeconfig(serving.kubeconfig, tmp_path))
-    going = Background(lambda: serving.promote_in(world, "b"))
-    until(under_way(serving, "b"))
-    while going.is_alive():
-        cutter.cut()
-        time.sleep(0.2)
-    assert going.result().model == serving.models["b"].version
-    assert cutter.cuts >= 3
-    cutter.close()
-
-
 def test_of_two_promoters_at_once_one_is_told_who_the_other_is(serving: Stage) -> None:
     going = Background(lambda: serving.promote("b"))
     until(under_way(serving, "b"))
@@ -152,50 +95,23 @@ def replaced(stage: Stage, where: str, body: dict[str, Any]) -> bool:
     return True
 
 
-def killed(stage: Stage, tmp_path: Path, model: str, *, when: Callable[[], bool]) -> None:
-    """Let another process promote a model, and kill it."""
-    settings = {
-        "service": {**stage.target.settings, "store": dict(stage.target.store)},
-        "kubeconfig": str(stage.kubeconfig),
-        "uri": stage.models[model].uri,
-        "by": "boris",
-        "lease_s": 2,
-    }
-    path = tmp_path / "settings.json"
-    path.write_text(json.dumps(settings))
-    other = subprocess.Popen(
-        [sys.executable, "-m", "tests.cluster.promoter", str(path)],
-        cwd=ROOT, env=dict(os.environ), stdout=(tmp_path / "other.log").open("w"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    until(when, 40.0)
-    other.send_signal(signal.SIGKILL)
-    other.wait()
-
-
-def test_what_a_killed_promoter_began_is_finished_by_the_next_command(serving: Stage, tmp_path: Path) -> None:
-    killed(serving, tmp_path, "b", when=under_way(serving, "b"))
-    assert serving.statuses() == ["live", "pending"]
-    with pytest.raises(ConflictError, match="boris, process"):
-        serving.promote("b")
-    until(lambda: serving.server.active == serving.models["b"].uri)
-    time.sleep(2.2)  # the dead one's lease ends
-    done = serving.promote("b")
-    assert done.changed is False, "what it began is live"
-    assert any("was left half-way by boris: finished" in note for note in done.notes)
-    assert serving.statuses() == ["superseded", "live"]
-
-
-def test_what_a_killed_promoter_began_badly_is_undone_by_the_next_command(stage: Stage, tmp_path: Path) -> None:
-    stage.plays("a", CREATE, "6_rollback_after_corrupt")
-    stage.plays("b", "5_update_corrupt")
-    stage.plays("c", GOOD)
-    stage.start()
-    stage.promote("a")
-    killed(stage, tmp_path, "b", when=under_way(stage, "b"))
-    time.sleep(2.2)
-    done = stage.promote("c")
-    assert any("was left half-way by boris: undone" in note for note in done.notes)
-    assert stage.statuses() == ["superseded", "failed", "live"]
+def test_a_service_deleted_in_mid_promotion_is_told_and_the_one_before_made_again_once_it_is_gone(
+    serving: Stage,
+) -> None:
+    """A finalizer holds it, as KServe's own does: what is written to it in the meantime would go with it."""
+    serving.plays("a", CREATE)
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{serving.target.namespace}/inferenceservices"
+    path = f"{base}/{serving.target.name}"
+    going = Background(lambda: serving.promote("b"))
+    until(under_way(serving, "b"))
+    serving.api().patch(path, {"metadata": {"finalizers": ["tests/held"]}})
+    serving.api().delete(path)
+    time.sleep(1.5)
+    assert going.is_alive(), "what is being deleted is waited for"
+    serving.api().patch(path, {"metadata": {"finalizers": None}})
+    with pytest.raises(FailedError, match=r"is being deleted, since .*tests/held; .* serves again, proved"):
+        going.result()
+    assert serving.world().read().digest == serving.models["a"].digest
 
 
 def test_two_writers_of_the_ledger_one_is_told(serving: Stage) -> None:

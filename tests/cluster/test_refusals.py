@@ -16,6 +16,7 @@ from evctl.kube import KubeApi
 from evctl.rollout.cluster_lease import ClusterLease
 from evctl.rollout.serving import kserve_checks as checks
 from tests.cluster.conftest import Rule
+from tests.cluster.player import Player
 from tests.cluster.stage import CREATE, Stage
 
 ROLE = Path(checks.__file__).parents[1] / "role.yaml"
@@ -45,6 +46,13 @@ def service(stage: Stage, manager: str = "kubectl-create", **metadata: Any) -> d
         "spec": {"predictor": {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://theirs/"}}},
     }
     return stage.api().apply(f"{base}/{stage.target.name}", body, manager)
+
+
+class Sparing(Player):
+    """Leaves pods alone that are not the predictor's."""
+
+    def _present(self) -> dict[str, Any]:
+        return {name: pod for name, pod in super()._present().items() if name != "transformer"}
 
 
 def test_a_service_that_others_made_is_left_and_its_maker_named(stage: Stage) -> None:
@@ -102,6 +110,60 @@ def test_a_stopped_service_is_refused_with_the_command_that_starts_it(stage: Sta
     assert "serving.kserve.io/stop=true" in told.message
     assert told.hint
     assert told.hint.endswith("serving.kserve.io/stop-")
+
+
+def test_a_service_that_is_being_deleted_is_refused_until_it_is_gone(stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote("a")
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices/{stage.target.name}"
+    stage.api().patch(path, {"metadata": {"finalizers": ["inferenceservice.finalizers"]}})
+    stage.api().delete(path)
+    told = refused(stage, ConflictError)
+    assert "is being deleted, since" in told.message
+    assert "held by the finalizer inferenceservice.finalizers" in told.message
+    assert "kubectl wait" in (told.hint or "")
+    assert stage.world().read().state == "failing"
+    assert "is being deleted" in stage.world().read().detail
+    stage.api().patch(path, {"metadata": {"finalizers": None}})
+    assert stage.promote("a").changed
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("RawDeployment", "0.15 and older do not know the name Standard"),
+        ("ModelMesh", "runs in mode ModelMesh: evctl can prove a model in Standard and Knative mode only"),
+        ("LLMInference", "runs in mode LLMInference"),
+    ],
+)
+def test_a_mode_that_cannot_be_proved_is_refused_with_the_reason(mode: str, reason: str, stage: Stage) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    stage.promote("a")
+    assert stage.player
+    stage.player.stop()
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices/{stage.target.name}"
+    stage.api().patch(f"{path}/status", {"status": {"deploymentMode": mode}})
+    assert reason in refused(stage, RefusedError, model="b", mode="auto").message
+    assert stage.world().read().state in ("serving", "failing"), "it is told of all the same"
+
+
+def test_a_transformers_pod_is_none_of_the_predictors(stage: Stage, admin: KubeApi) -> None:
+    stage.plays("a", CREATE)
+    labels = {"serving.kserve.io/inferenceservice": stage.target.name, "component": "transformer"}
+    source = {"internal.serving.kserve.io/storage-initializer-sourceuri": stage.models["a"].uri}
+    container = {"name": "kserve-container", "image": "played"}
+    pods = f"/api/v1/namespaces/{stage.target.namespace}/pods"
+    body = {
+        "apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "played", "containers": [container]},
+        "metadata": {"name": "transformer", "labels": labels, "annotations": source},
+    }  # fmt: skip
+    admin.create(pods, body)
+    crashed = {"name": "kserve-container", "restartCount": 9, "ready": False, "image": "", "imageID": "", "state": {}}
+    admin.patch(f"{pods}/transformer/status", {"status": {"phase": "Running", "containerStatuses": [crashed]}})
+    stage.start(make=Sparing)
+    assert stage.promote("a").changed
 
 
 def test_annotations_of_others_are_told_and_stay(stage: Stage) -> None:

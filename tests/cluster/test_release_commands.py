@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evctl.cli import run
-from tests.cluster.stage import CREATE, GOOD, IMAGE, Stage
+from tests.cluster.stage import CREATE, GOOD, IMAGE, SESSION, Stage
 
 BACK = "6_rollback_after_corrupt"
 
@@ -77,3 +77,15 @@ def test_a_model_that_is_not_in_the_store_is_refused_and_changes_nothing(stage: 
     uri = stage.models["a"].uri.replace(stage.models["a"].version, "v9-000000000000")
     assert ask("promote", uri, "--yes", code=5)["error"]["code"] == "refused"
     assert ask("history")["releases"] == []
+
+
+def test_predict_asks_the_model_on_the_cluster_that_the_profile_names(
+    stage: Stage, ask: Callable[..., Any], own_address: str, real_predictor: int
+) -> None:
+    stage.plays("a", CREATE)
+    stage.start(url=f"http://{own_address}:{real_predictor}")
+    ask("promote", stage.models["a"].version, "--yes")
+    answer = ask("predict", str(SESSION))
+    assert answer["model"]["version"] == stage.models["a"].version
+    assert answer["sessions"][0]["class"] in answer["sessions"][0]["probabilities"]
+    assert ask("predict", str(SESSION.parent / "nothing.csv"), code=3)["error"]["code"] == "not_found"

@@ -150,7 +150,7 @@ def proxied(api: KubeApi, prefix: str) -> Send:
         reply = api.raw(method, full, body=body, headers={"Content-Type": "application/json"})
         answer = _document(reply.data)
         if reply.status >= 400 and isinstance(answer, dict) and answer.get("kind") == "Status":
-            if reply.status in SILENT:
+            if reply.status in (404, *SILENT):
                 raise NobodyThere(f"{where} does not answer: {trim(str(answer.get('message')), 160)}")
             raise explained(method, full, reply.status, reply.data, api.host)
         return _models(where, reply.status, answer)

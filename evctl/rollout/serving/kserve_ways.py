@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from evctl.errors import UnavailableError
+from evctl.errors import NotAllowedError, UnavailableError
 from evctl.kube import KubeApi
 from evctl.rollout.serving import kserve_mode as modes
 from evctl.rollout.serving import kserve_spec as spec
@@ -110,4 +110,6 @@ def _first(senders: Iterable[Send], use: Callable[[Send], T], *, nowhere: str) -
             return use(send)
         except NobodyThere as error:
             told.append(error.message)
+        except NotAllowedError as error:
+            raise NotAllowedError("; ".join((*told, error.message)), hint=error.hint) from error
     raise UnavailableError("; ".join(dict.fromkeys(told)) or nowhere, hint="evctl serving")
