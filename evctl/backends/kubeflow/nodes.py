@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 _ATTEMPT = re.compile(r"\(\d+\)$")
@@ -33,6 +33,7 @@ def moment(text: Any) -> datetime | None:
         value = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         return None
+    value = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return None if value.year in EPOCH_YEARS else value
 
 

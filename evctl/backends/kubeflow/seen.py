@@ -31,13 +31,18 @@ class Walk:
     messages: Mapping[str, str] = field(default_factory=dict)
     """What Argo says of a node, by its place."""
     _inside: Mapping[int, Sequence[Execution]] = field(init=False, repr=False, compare=False)
+    _at: Mapping[str, Sequence[Pod]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         inside: dict[int, list[Execution]] = {}
         for each in self.executions():
             if each.parent is not None:
                 inside.setdefault(each.parent, []).append(each)
+        at: dict[str, list[Pod]] = {}
+        for pod in self.pods:
+            at.setdefault(pod.place, []).append(pod)
         object.__setattr__(self, "_inside", inside)
+        object.__setattr__(self, "_at", at)
 
     @property
     def live(self) -> bool:
@@ -75,8 +80,12 @@ class Walk:
 
     def pods_of(self, place: str) -> list[Pod]:
         """Return the pods of a task, oldest first."""
-        return [pod for pod in self.pods if pod.place in (place, f"{place}.executor")]
+        return [*self.at(place), *self.at(f"{place}.executor")]
 
     def drivers_of(self, place: str) -> list[Pod]:
         """Return the pods of a task's or DAG's driver, oldest first."""
-        return [pod for pod in self.pods if pod.place == f"{place}-driver"]
+        return list(self.at(f"{place}-driver"))
+
+    def at(self, place: str) -> Sequence[Pod]:
+        """Return the pods of one node, oldest first."""
+        return self._at.get(place, ())

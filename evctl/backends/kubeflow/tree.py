@@ -107,7 +107,7 @@ def _group(
     reason, pod = None, None
     if broken is not None and not skipped and TaskState.FAILED not in {line.state for line in inner}:
         state = TaskState.CANCELED if seen.ending else TaskState.FAILED
-        pods = [pod for pod in seen.pods if pod.place == broken]
+        pods = seen.at(broken)
         pod = pods[-1].name if pods else seen.nodes.pod(broken, "system-dag-driver")
         reason = reason_of(state, seen, pods, pod, broken)
     starts = [line.started_at for line in inner if line.started_at]
