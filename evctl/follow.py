@@ -53,8 +53,9 @@ def _news(run: Run, task: TaskStatus) -> News:
     """Return what makes a line worth saying again: not a note that changes, nor the first attempt's number."""
     if task.kind != "task":
         return (run.gate.decision, 1, None) if task.kind == "gate" and run.gate.decision != "not_reached" else UNTOLD
-    # what keeps a task from starting is news
-    return (task.state, max(1, task.attempts), task.reason if task.state is TaskState.PENDING else None)
+    # what keeps a task from starting is news; that an image is asked for again, and refused again, is none
+    held = (task.reason or "").partition(":")[0] if task.state is TaskState.PENDING else None
+    return (task.state, max(1, task.attempts), "ImagePullBackOff" if held == "ErrImagePull" else held or None)
 
 
 def _live(snapshots: Iterable[Run]) -> Run:

@@ -154,6 +154,8 @@ def standstill(run: Run) -> object | None:
     seen, while tasks wait and none runs. It is another standstill once any task has moved.
     """
     tasks = [task for task in run.tasks if task.kind == "task"]
+    if not tasks and run.blocked_since is None:
+        return ("waiting", ())  # nobody has begun with it
     states = tuple((task.path, task.name, task.state) for task in tasks)
     running = any(task.state is TaskState.RUNNING for task in tasks)
     if run.blocked_since is not None:

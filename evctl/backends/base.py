@@ -69,10 +69,14 @@ class TaskStatus:
     always_runs: bool = False
     expected_s: float | None = None
     """How long this task took in the last good run, for the progress bar."""
+    group: str = ""
+    """Its groups' names, where another task of the run has its name: a pipeline that is used twice."""
 
     @property
     def label(self) -> str:
         """Its name, and `[i]` for each loop around it: what outputs and logs call it too."""
+        if self.group:
+            return f"{self.group}/{self.name}"
         return self.name + "".join(f"[{part}]" for part in self.path if part.isdigit())
 
     @property

@@ -27,11 +27,15 @@ class Node:
     always_runs: bool = False
     aliases: Mapping[str, str] | None = None
     """A gate's inputs: pipeline channel by the name a person knows it by."""
+    after: tuple[str, ...] = ()
+    """What a task that always runs waits for."""
+    importer: bool = False
 
     @property
     def name(self) -> str:
         """Name with underscores, as in the source."""
-        return (self.title if self.kind == "gate" and self.title else self.key).replace("-", "_")
+        titled = self.kind in ("gate", "loop") and self.title and not self.title.isdigit()
+        return (self.title if titled else self.key).replace("-", "_")
 
 
 def unwrap(document: Any) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -45,7 +49,12 @@ def unwrap(document: Any) -> tuple[dict[str, Any] | None, dict[str, Any]]:
 
 def tree(spec: Mapping[str, Any]) -> tuple[Node, ...]:
     """Return the nodes of the root DAG, in the order of the flow."""
-    return _dag(spec.get("root", {}).get("dag", {}), spec.get("components", {}))
+    executors = (spec.get("deploymentSpec") or {}).get("executors") or {}
+    components = {
+        name: {**component, "importer": "importer" in executors.get(component.get("executorLabel"), {})}
+        for name, component in spec.get("components", {}).items()
+    }
+    return _dag(spec.get("root", {}).get("dag", {}), components)
 
 
 def defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,24 +63,29 @@ def defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: what["defaultValue"] for name, what in known.items() if "defaultValue" in what}
 
 
-def _dag(dag: Mapping[str, Any], components: Mapping[str, Any]) -> tuple[Node, ...]:
+def _dag(
+    dag: Mapping[str, Any], components: Mapping[str, Any], above: Mapping[str, str] | None = None
+) -> tuple[Node, ...]:
     tasks: Mapping[str, Any] = dag.get("tasks", {})
-    return tuple(_node(key, tasks[key], components) for key in _ordered(tasks, components))
+    return tuple(_node(key, tasks[key], components, above or {}) for key in _ordered(tasks, components))
 
 
-def _node(key: str, task: Mapping[str, Any], components: Mapping[str, Any]) -> Node:
+def _node(key: str, task: Mapping[str, Any], components: Mapping[str, Any], above: Mapping[str, str]) -> Node:
     component = components.get(task.get("componentRef", {}).get("name", ""), {})
     trigger = task.get("triggerPolicy", {})
     nested = "dag" in component
+    aliases = _aliases(task, above) if nested else {}
     return Node(
         key=key,
         kind=_kind(key, task, nested),
         title=task.get("taskInfo", {}).get("name", ""),
-        children=_dag(component["dag"], components) if nested else (),
+        children=_dag(component["dag"], components, aliases) if nested else (),
         condition=trigger.get("condition"),
         max_attempts=1 + int(task.get("retryPolicy", {}).get("maxRetryCount", 0)),
         always_runs=trigger.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED",
-        aliases=_aliases(task) if trigger.get("condition") else None,
+        aliases=aliases if trigger.get("condition") else None,
+        after=tuple(task.get("dependentTasks") or ()),
+        importer=bool(component.get("importer")),
     )
 
 
@@ -85,8 +99,12 @@ def _kind(key: str, task: Mapping[str, Any], nested: bool) -> NodeKind:
     return "exit_handler" if key.startswith("exit-handler-") else "group"
 
 
-def _aliases(task: Mapping[str, Any]) -> dict[str, str]:
-    """Name a channel by the output it carries: `evaluate-accuracy` is `accuracy`, `evaluate-Output` is `evaluate`."""
+def _aliases(task: Mapping[str, Any], above: Mapping[str, str]) -> dict[str, str]:
+    """Name a channel by the output it carries: `evaluate-accuracy` is `accuracy`, `evaluate-Output` is `evaluate`.
+
+    Args:
+        above: the names of the channels that the group around it was given.
+    """
     names: dict[str, str] = {}
     for channel, source in task.get("inputs", {}).get("parameters", {}).items():
         bare = channel.removeprefix("pipelinechannel--")
@@ -95,7 +113,8 @@ def _aliases(task: Mapping[str, Any]) -> dict[str, str]:
             key = output.get("outputParameterKey", "")
             names[bare] = output.get("producerTask", bare).replace("-", "_") if key == "Output" else key
         else:
-            names[bare] = bare
+            given = str(source.get("componentInputParameter") or bare).removeprefix("pipelinechannel--")
+            names[bare] = above.get(given, bare)
     return names
 
 
@@ -133,7 +152,10 @@ def gate_words(node: Node, inputs: Mapping[str, Any], parameters: Mapping[str, A
     """Return a gate's condition as a person says it: `accuracy >= 0.9`."""
     sides = gate_sides(node, inputs, parameters)
     if sides is None:
-        return _CHANNEL.sub(lambda m: (node.aliases or {}).get(m[1], m[1]), node.condition or "") or None
+        said = _CHANNEL.sub(lambda m: (node.aliases or {}).get(m[1], m[1]), node.condition or "")
+        for sign, word in (("!(", "not ("), ("&&", "and"), ("||", "or")):
+            said = said.replace(sign, word)
+        return said or None
     left, operator, right, _, bound = sides
     return f"{left} {operator} {bound if bound is not None else right}"
 
@@ -145,7 +167,7 @@ def gate_sides(
     channels: dict[str, Any] = {key.removeprefix("pipelinechannel--"): value for key, value in inputs.items()}
     text = _CHANNEL.sub(lambda m: m[1], node.condition or "")
     found = _COMPARISON.match(text)
-    if found is None or "&&" in text or "||" in text:
+    if found is None or "&&" in text or "||" in text or text.lstrip().startswith("!"):
         return None
     left, operator, right = found[1], found[2], found[3].strip()
     names = node.aliases or {}

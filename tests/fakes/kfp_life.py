@@ -143,8 +143,17 @@ class Item:
     why: str = ""
 
     def where(self) -> tuple[str, ...]:
-        own = self.key if self.iteration is None else f"{self.key}[{self.iteration}]"
-        return (*(self.parent.where() if self.parent else ()), own)
+        """The names of Argo's nodes around it, and its own."""
+        at = self.iteration
+        own = (self.key,) if at is None else (f"iteration-iterations({at}:{at})", "iteration-item")
+        return (*(self.parent.where() if self.parent else ()), *own)
+
+    @property
+    def written(self) -> str:
+        """The name in ML Metadata: a loop's is the one that is shown, its iterations' is always the same."""
+        if self.iteration is not None:
+            return "iteration-item"
+        return self.title if self.iterations is not None else self.key
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,7 @@ class Played:
             if item.dag and state in ("COMPLETE", "FAILED"):
                 state = "RUNNING"  # nobody ever closes them
             properties: dict[str, Any] = {
-                "task_name": text(item.key),
+                "task_name": text(item.written),
                 "display_name": text(item.title),
                 "inputs": {"struct_value": item.inputs},
             }

@@ -199,7 +199,8 @@ def test_a_task_that_is_tried_again_says_which_attempt_it_is_and_why(running: st
 
     def pod(name: str, phase: str, code: int | None = None) -> Pod:
         at = datetime(2026, 11, 23, 7, 0, int(name[-1]), tzinfo=UTC)
-        return Pod(name, "ns", "work", False, phase, at, exit_code=code, running=phase == "Running")
+        running = phase == "Running"
+        return Pod(name, "ns", "work", False, phase, at, exit_code=code, running=running, place="root.work.executor")
 
     sources = Sources(
         run={"run_id": "r", "state": "RUNNING", "created_at": "2026-11-23T07:00:00Z"},

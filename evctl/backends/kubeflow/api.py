@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evctl.backends import spec as specs
-from evctl.errors import ConflictError, NotFoundError, UnavailableError
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from evctl.state import home
 
 V2 = "/apis/v2beta1"
@@ -126,7 +126,7 @@ class Api:
     def spec_of(self, run: Document) -> Document | None:
         """Return a run's pipeline spec: its own, or its version's, which never changes and is kept on disk.
 
-        None where the version has been deleted.
+        None where the version has been deleted, or is not for us to see.
         """
         own, _ = specs.unwrap(run.get("pipeline_spec"))
         reference = run.get("pipeline_version_reference") or {}
@@ -158,7 +158,7 @@ class Api:
                 return known
         try:
             answer = self._get(f"{V2}/pipelines/{_safe(pipeline)}/versions/{_safe(version)}")
-        except NotFoundError:
+        except (NotFoundError, NotAllowedError, UsageError):
             return None
         found, _ = specs.unwrap(answer.get("pipeline_spec"))
         if found is not None:

@@ -19,6 +19,8 @@ LOG_ARTIFACT = "executor-logs"
 _RETRY = re.compile(rf"{LOG_ARTIFACT}-(\d+)$")
 Path = tuple[tuple[str, int | None], ...]
 """(task, iteration) of each DAG around an execution, outermost first, and of itself."""
+Flow = Mapping[tuple[str, ...], tuple[int, tuple[str, ...]]]
+"""Place in the order of the flow, and the names that people see, by ML Metadata's names of a task and its groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,17 @@ def places(metadata: RunMetadata, nodes: Sequence[Node] = ()) -> tuple[Place, ..
     for each in sorted(metadata.executions, key=lambda e: e.id):
         if not each.is_dag:
             newest[_path(each, by_id)] = each
-    names = Counter(_plain_label(path) for path in newest)
-    order = {key: at for at, key in enumerate(_flow(nodes))}
+    flow = {key: (at, shown) for at, (key, shown) in enumerate(_flow(nodes))}
+    named = {path: _named(path, flow) for path in newest}
+    labels = Counter(map(_plain_label, named.values()))
     found = [
-        Place(each, path, _plain_label(path) if names[_plain_label(path)] == 1 else _full_label(path))
-        for path, each in newest.items()
+        Place(each, path, _plain_label(shown) if labels[_plain_label(shown)] == 1 else _full_label(shown))
+        for (path, each), shown in zip(newest.items(), named.values(), strict=True)
     ]
 
     def rank(place: Place) -> tuple[int, tuple[int, ...], int]:
         indices = tuple(index for _, index in place.path if index is not None)
-        return order.get(tuple(task for task, _ in place.path), len(order)), indices, place.execution.id
+        return flow.get(_keys(place.path), (len(flow), ()))[0], indices, place.execution.id
 
     return tuple(sorted(found, key=rank))
 
@@ -80,15 +83,28 @@ def outputs_of(run_id: str, metadata: RunMetadata, nodes: Sequence[Node] = ()) -
 def log_artifacts(metadata: RunMetadata, task: str, path: Sequence[str] = ()) -> tuple[tuple[int, Artifact], ...]:
     """Return (attempt, stored log) of a task, attempts from 1. `task` and `path` are `TaskStatus`' own."""
     wanted = label(task, path)
+    by_id = {each.id: each for each in metadata.executions}
+    same = [each for each in places(metadata) if _plain_label(each.path) == wanted]
+    if len(same) > 1:
+        # a group's name may be its key or its title
+        around = {part for part in path if not part.isdigit()}
+        fits = {each.label: len(around & _names_around(each.execution, by_id)) for each in same}
+        same = [each for each in same if fits[each.label] == max(fits.values())]
     found: dict[int, Artifact] = {}
-    for place in places(metadata):
-        if wanted not in (place.label, _plain_label(place.path)):
-            continue
+    for place in same:
         for name, stored in _written(place.execution, metadata):
             if name == LOG_ARTIFACT:
                 retry = _RETRY.search(stored.uri)
                 found[int(retry[1]) + 1 if retry else 1] = _artifact(place.label, name, stored, metadata.store)
     return tuple(sorted(found.items()))
+
+
+def folded(path: Sequence[str]) -> str:
+    """Return the names around a task as one text. `path` is `TaskStatus.path`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if part.isdigit() else f"/{part}"
+    return text.removeprefix("/")
 
 
 def _path(execution: Execution, by_id: Mapping[int, Execution]) -> Path:
@@ -97,17 +113,38 @@ def _path(execution: Execution, by_id: Mapping[int, Execution]) -> Path:
     seen: set[int] = set()
     while at is not None and at.id not in seen:
         seen.add(at.id)
-        loop = by_id.get(at.parent) if at.parent is not None else None
-        if at.iteration is not None and loop is not None and loop.task == at.task and loop.iterations is not None:
-            at_loop = loop
-            steps.append((at.task, at.iteration))
-            seen.add(at_loop.id)
-            at = by_id.get(at_loop.parent) if at_loop.parent is not None else None
+        above = by_id.get(at.parent) if at.parent is not None else None
+        if at.iteration is not None and above is not None and above.iterations is not None:
+            # an iteration is called `iteration-item`, whatever its loop is called
+            steps.append((above.task, at.iteration))
+            seen.add(above.id)
+            at = by_id.get(above.parent) if above.parent is not None else None
             continue
         if at.task:
             steps.append((at.task, at.iteration))
-        at = loop
+        at = above
     return tuple(reversed(steps))
+
+
+def _names_around(execution: Execution, by_id: Mapping[int, Execution]) -> set[str]:
+    names: set[str] = set()
+    at = by_id.get(execution.parent or -1)
+    for _ in by_id:
+        if at is None:
+            break
+        names |= {_shown(at.task), _shown(at.display_name)}
+        at = by_id.get(at.parent or -1)
+    return names
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    return tuple(task for task, _ in path)
+
+
+def _named(path: Path, flow: Flow) -> Path:
+    """Return a path in the names that people see."""
+    shown = flow.get(_keys(path), (0, ()))[1] or _keys(path)
+    return tuple((name, index) for name, (_, index) in zip(shown, path, strict=True))
 
 
 def _shown(task: str) -> str:
@@ -122,13 +159,18 @@ def _full_label(path: Path) -> str:
     return "/".join(label(_shown(task), [] if index is None else [str(index)]) for task, index in path)
 
 
-def _flow(nodes: Sequence[Node], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _flow(
+    nodes: Sequence[Node], path: tuple[str, ...] = (), shown: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Yield (ML Metadata's names, people's names) of each task with its groups, in the order of the flow."""
     for node in nodes:
-        here = (*path, node.key)
+        # KFP writes loops and importers under the name that is shown
+        own = node.title if node.title and (node.kind == "loop" or node.importer) else node.key
+        here, names = (*path, own), (*shown, node.name)
         if node.children:
-            yield from _flow(node.children, here)
+            yield from _flow(node.children, here, names)
         else:
-            yield here
+            yield here, names
 
 
 def _written(execution: Execution, metadata: RunMetadata) -> Iterator[tuple[str, StoredArtifact]]:

@@ -44,6 +44,8 @@ class Sources:
     pods: tuple[Pod, ...] | None = None
     logs: Mapping[str, str] = field(default_factory=dict)
     """The last log line that says why, by pod name."""
+    messages: Mapping[str, str] = field(default_factory=dict)
+    """What Argo says of its nodes, by place."""
     cancel_requested: bool = False
     env: str = ""
     url: str | None = None
@@ -91,6 +93,8 @@ def join(sources: Sources) -> Run:
         logs=sources.logs,
         parameters=parameters,
         deadline=_message(run),
+        ending=was_terminated(run) or sources.cancel_requested,
+        messages=sources.messages,
     )
     tree = specs.tree(sources.spec) if sources.spec else None
     tasks = walk(tree, seen)
@@ -124,7 +128,7 @@ def _reason(run: Mapping[str, Any], state: RunState, tasks: Sequence[TaskStatus]
         return "cancelled"
     if state is not RunState.FAILED:
         return None
-    failed = [task for task in tasks if task.kind == "task" and task.state.value == "FAILED"]
+    failed = [task for task in tasks if task.state.value == "FAILED" and (task.kind == "task" or task.reason)]
     if failed:
         return f"{failed[0].label}: {failed[0].reason or 'failed'}"
     return _message(run) or "the run failed before any task did; `evctl logs` shows what is left"

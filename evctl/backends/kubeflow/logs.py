@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from evctl.backends.base import TERMINAL_TASK_STATES, Artifact, LogLine, Run, TaskState, TaskStatus
 from evctl.backends.kubeflow import pods as pod_reader
-from evctl.backends.kubeflow.artifacts import label, log_artifacts
+from evctl.backends.kubeflow.artifacts import log_artifacts
 from evctl.backends.kubeflow.lines import lines_of, split_lines
 from evctl.backends.kubeflow.objects import Objects
 from evctl.backends.kubeflow.objects_reach import Reach
@@ -114,14 +114,14 @@ class Logs:
         tasks = [each for each in run.tasks if each.kind == "task"]
         if wanted is None:
             return tasks
-        found = [each for each in tasks if wanted in (each.name, label(each.name, each.path))]
+        found = [each for each in tasks if wanted in (each.name, each.label)]
         if not found and (run.finished or tasks):
             raise NotFoundError(f"run {self.run_id[:8]} has no task {wanted}", hint=f"evctl status {self.run_id[:8]}")
         return found
 
     def _task(self, task: TaskStatus, pods: Mapping[str, Sequence[str]]) -> Iterator[LogLine]:
         """Yield what all attempts of a task printed, each from the first place that has it."""
-        shown = label(task.name, task.path)
+        shown = task.label
         live = self._attempts(task, pods)
         known = self._metadata()
         stored = dict(log_artifacts(known, task.name, task.path)) if known else {}
@@ -153,11 +153,10 @@ class Logs:
             yield lambda: lines_of(Objects(self.connection).read(stored))
 
     def _attempts(self, task: TaskStatus, pods: Mapping[str, Sequence[str]]) -> dict[int, str]:
-        """Return the pod of each attempt that is known by name. In a loop pods of one name cannot be told apart."""
+        """Return the pod of each attempt that is known by name."""
         if task.pod is None:
             return {}
-        own = list(pods.get(task.name, ())) if not any(part.isdigit() for part in task.path) else []
-        if task.pod in own:
+        if own := pods.get(task.pod):
             return dict(enumerate(own, 1))
         return {max(task.attempts, 1): task.pod}
 
@@ -179,7 +178,7 @@ class Logs:
                 attempt = max(now.attempts, len(followed))
                 for line in self._live(now, pod, tail):
                     said = True
-                    yield LogLine(label(task.name, task.path), line, attempt)
+                    yield LogLine(task.label, line, attempt)
             else:
                 time.sleep(self.poll_s)
 
@@ -259,12 +258,12 @@ class Logs:
         return answer.get("items") or ()
 
     def _pods(self) -> dict[str, list[str]]:
-        """Return the run's own pods that are still there, oldest first, by task."""
-        found: dict[str, list[str]] = {}
+        """Return, for each of the run's own pods, those of the same task that are still there, oldest first."""
+        at: dict[str, list[str]] = {}
         for pod in pod_reader.read(self._items(self._pods_namespace())):
-            if not pod.driver:
-                found.setdefault(pod.task.replace("-", "_"), []).append(pod.name)
-        return found
+            if not pod.driver and pod.place:
+                at.setdefault(pod.place, []).append(pod.name)
+        return {name: same for same in at.values() for name in same}
 
 
 def logs(

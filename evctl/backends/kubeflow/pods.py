@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evctl.backends.kubeflow.nodes import moment
+from evctl.backends.kubeflow.nodes import moment, place_of
 from evctl.backends.metadata.words import last_words as last_words
 from evctl.errors import trim
 
@@ -42,6 +42,8 @@ class Pod:
     """Why it failed, where Kubernetes knows better than the log (memory, deadline, eviction)."""
     exit_code: int | None = None
     running: bool = False
+    place: str = ""
+    """Its node's place in the tree: tasks of one name in loops and groups are apart there."""
 
 
 def read(items: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]] = ()) -> tuple[Pod, ...]:
@@ -58,7 +60,8 @@ def _pod(item: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Pod:
     meta, status = item["metadata"], item.get("status") or {}
     phase = status.get("phase") or "Unknown"
     created = moment(meta.get("creationTimestamp"))
-    task, driver = _task_of((meta.get("annotations") or {}).get(NODE_NAME) or "")
+    node_name = (meta.get("annotations") or {}).get(NODE_NAME) or ""
+    task, driver = _task_of(node_name)
     blocked, since = _blocked(status, events, created) if phase == "Pending" else (None, None)
     exit_code, death = _death(status) if phase == "Failed" else (None, None)
     main = [c for c in status.get("containerStatuses") or () if c.get("name") == "main"]
@@ -74,6 +77,7 @@ def _pod(item: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Pod:
         death=death,
         exit_code=exit_code,
         running=any("running" in (c.get("state") or {}) for c in main),
+        place=place_of(node_name),
     )
 
 

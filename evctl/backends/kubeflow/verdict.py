@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from evctl.backends.base import GOOD_TASK_STATES, Gate, RegisteredModel, TaskState, TaskStatus
+from evctl.backends.kubeflow.nodes import ROOT
 from evctl.backends.kubeflow.seen import Walk
 from evctl.backends.metadata.values import RunMetadata
 from evctl.backends.spec import Node, gate_sides
@@ -13,29 +15,54 @@ REGISTER_KEYS = ("register-fault-model", "register")
 _NEGATED = {">=": "<", ">": "<=", "<=": ">", "<": ">=", "==": "is not", "!=": "is"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    """A gate of the spec and its place among Argo's nodes. `either` names the branches it is one of: one of them opens."""
+
+    node: Node
+    place: str
+    path: tuple[str, ...]
+    either: str = ""
+
+
 def gate_of(tree: Sequence[Node] | None, tasks: Sequence[TaskStatus], seen: Walk) -> Gate:
     """Return what the gates before the register task decided (all of the run's gates where there is none)."""
-    gates = list(_gates_before_register(tree or ())) or list(_all_gates(tree or ()))
+    found = tuple(_gates(tree or (), ROOT))
+    gates = [gate for above, node in found if node.key in REGISTER_KEYS for gate in above]
+    lines = {(*_names(line.path), line.name): line for line in tasks if line.kind == "gate"}
+    gates = gates or [above[-1] for above, node in found if node.kind == "gate" and _in_reach(above[:-1], lines, tasks)]
+    gates = list({gate.place: gate for gate in gates}.values())
     if not gates:
         return Gate()
-    by_name = {line.name: line for line in tasks if line.kind == "gate"}
-    sides = [gate_sides(node, _inputs(node, seen), seen.parameters) for node in gates]
+    sides = [gate_sides(gate.node, _inputs(gate.node, seen), seen.parameters) for gate in gates]
     first = sides[0]
     accuracy, threshold = (first[3], first[4]) if first else (None, None)
-    lines = [by_name.get(node.name) for node in gates]
-    for node, line, side in zip(gates, lines, sides, strict=True):
-        if line is not None and line.state is TaskState.SKIPPED and _said_no(node, seen):
-            return Gate("refused", accuracy, threshold, (_why(node, side),))
-    passed = all(line is not None and _open(line, tasks) for line in lines)
+    shown = [lines.get((*gate.path, gate.node.name)) for gate in gates]
+    opened = {gate.either for gate, line in zip(gates, shown, strict=True) if line is not None and _open(line, tasks)}
+    for gate, line, side in zip(gates, shown, sides, strict=True):
+        if gate.either and gate.either in opened:
+            continue
+        if line is not None and line.state is TaskState.SKIPPED and _said_no(gate, seen):
+            return Gate("refused", accuracy, threshold, (_why(gate.node, side),))
+    passed = all(
+        line is not None and (_open(line, tasks) or (gate.either and gate.either in opened))
+        for gate, line in zip(gates, shown, strict=True)
+    )
     return Gate("passed" if passed else "not_reached", accuracy, threshold)
 
 
-def _said_no(node: Node, seen: Walk) -> bool:
+def _in_reach(above: Sequence[_Gate], lines: Mapping[tuple[str, ...], TaskStatus], tasks: Sequence[TaskStatus]) -> bool:
+    """Whether no gate lies in the branch that was not taken, where nothing is asked."""
+    around = [lines.get((*gate.path, gate.node.name)) for gate in above if gate.either]
+    return all(line is not None and (line.state is not TaskState.SKIPPED or _open(line, tasks)) for line in around)
+
+
+def _said_no(gate: _Gate, seen: Walk) -> bool:
     """A gate that was asked and refused, not one that was never reached."""
-    states = [e.state for e in seen.executions() if e.task == node.key and e.is_dag]
+    states = [e.state for e in seen.executions() if e.task == gate.node.key and e.is_dag]
     if states:
         return "CANCELED" in states
-    return seen.nodes.state(node.key) == "SKIPPED"
+    return seen.nodes.state(gate.place) == "SKIPPED"
 
 
 def _open(gate: TaskStatus, tasks: Sequence[TaskStatus]) -> bool:
@@ -45,6 +72,10 @@ def _open(gate: TaskStatus, tasks: Sequence[TaskStatus]) -> bool:
     prefix = (*gate.path, gate.name)
     begun = [t for t in tasks if t.path[: len(prefix)] == prefix and t.state is not TaskState.PENDING]
     return any(t.state is not TaskState.SKIPPED for t in begun)
+
+
+def _names(path: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part for part in path if not part.isdigit())
 
 
 def _why(node: Node, side: tuple[str, str, str, float | None, float | None] | None) -> str:
@@ -59,19 +90,17 @@ def _inputs(node: Node, seen: Walk) -> dict[str, object]:
     return dict(found[-1].inputs) if found else {}
 
 
-def _gates_before_register(nodes: Sequence[Node], above: tuple[Node, ...] = ()) -> Iterator[Node]:
+def _gates(
+    nodes: Sequence[Node], place: str, path: tuple[str, ...] = (), above: tuple[_Gate, ...] = (), either: str = ""
+) -> Iterator[tuple[tuple[_Gate, ...], Node]]:
+    """Yield each node with the gates around it, itself included."""
     for node in nodes:
-        if node.kind == "task" and node.key in REGISTER_KEYS:
-            yield from above
-        inside = (*above, node) if node.kind == "gate" else above
-        yield from _gates_before_register(node.children, inside)
-
-
-def _all_gates(nodes: Sequence[Node]) -> Iterator[Node]:
-    for node in nodes:
-        if node.kind == "gate":
-            yield node
-        yield from _all_gates(node.children)
+        here = f"{place}.{node.key}"
+        inside = (*above, _Gate(node, here, path, either)) if node.kind == "gate" else above
+        yield inside, node
+        # If, Elif and Else are the branches of one group
+        branches = here if node.key.startswith("condition-branches-") else ""
+        yield from _gates(node.children, here, (*path, node.name), inside, branches)
 
 
 def model_of(metadata: RunMetadata | None) -> RegisteredModel | None:

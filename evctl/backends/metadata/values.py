@@ -33,6 +33,8 @@ class Execution:
     """How many a loop has."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    importer: bool = False
+    """An importer is written by its own pod, under the name that is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def execution(message: Any) -> Execution:
         iterations=_integer(props.get("iteration_count")),
         created_at=when(message.create_time_since_epoch),
         updated_at=when(message.last_update_time_since_epoch),
+        importer="Importer" in message.type,
     )
 
 
