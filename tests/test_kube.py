@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UnavailableError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
 from evctl.kube_errors import WebhookRefusal
+from evctl.kube_login import connect_kubernetes
 from tests.fakes.faults import GOOD, HALF, NULL, RESET, Answer, FaultServer, refuse
 
 

@@ -132,7 +132,7 @@ def _local() -> LocalSecrets:
 
 
 def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
-    from evctl.kube import connect_kubernetes
+    from evctl.kube_login import connect_kubernetes
 
     return ClusterSecrets(connect_kubernetes(profile.kubeflow.context), namespace or _run_namespace(profile))
 

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from evctl.errors import ConflictError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from evctl.rollout.registry import Published, publish
 from evctl.rollout.target import ServiceTarget
 from tests.cluster.answering import SERVICE, ModelServer, predictor

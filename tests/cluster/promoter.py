@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from evctl.kube import connect_kubernetes
+from evctl.kube_login import connect_kubernetes
 from evctl.rollout import cluster_lease, holders, promotion
 from evctl.rollout.serving.kserve import ClusterWorld
 from evctl.rollout.target import ServiceTarget

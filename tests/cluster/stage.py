@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from evctl.rollout.promotion import Outcome, promote
 from evctl.rollout.registry import Published
 from evctl.rollout.serving.kserve import ClusterWorld

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UnavailableError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from tests.cluster.harness import Cluster, free_port
 
 

@@ -11,7 +11,8 @@ import pytest
 from evctl.backends.kubeflow.portforward import Forward
 from evctl.backends.kubeflow.portforward_tunnel import Tunnel
 from evctl.errors import NotAllowedError, NotFoundError, UnavailableError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 
 pytestmark = pytest.mark.cluster
 

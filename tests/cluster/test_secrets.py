@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from evctl.cli import run
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from tests.cluster.harness import Cluster
 from tests.e2e.life import live
 

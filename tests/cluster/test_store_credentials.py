@@ -13,7 +13,8 @@ import pytest
 from evctl.backends.base import Artifact
 from evctl.backends.kubeflow import objects
 from evctl.errors import NotAllowedError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from tests.kubeflow.objectstore import Door, reach
 from tests.kubeflow.test_objects import s3
 

@@ -16,7 +16,8 @@ import yaml
 from evctl.backends.kubeflow.connect import connect
 from evctl.backends.kubeflow.portforward import Forward
 from evctl.errors import NotAllowedError, UnavailableError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from evctl.profile import KubeflowSettings, Profile, StoreSettings
 from tests.fakes.kfp_server import KfpServer
 from tests.fakes.mlmd_server import MlmdServer

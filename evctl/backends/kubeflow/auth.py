@@ -128,7 +128,7 @@ def _first_file(paths: list[str]) -> str:
 
 
 def _kubeconfig_token(context: str | None) -> str:
-    from evctl.kube import connect_kubernetes
+    from evctl.kube_login import connect_kubernetes
 
     headers: dict[str, str] = {}
     connect_kubernetes(context).client.update_params_for_auth(headers, [], ["BearerToken"])

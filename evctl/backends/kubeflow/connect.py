@@ -101,7 +101,7 @@ class Connection:
         """Return the Kubernetes API; None where there is no access, and `no_kubernetes` says why."""
         with self._locks["kubernetes"]:
             if self._kubernetes is None and self._no_kubernetes is None:
-                from evctl.kube import connect_kubernetes
+                from evctl.kube_login import connect_kubernetes
 
                 timeout_s = self._settings.request_timeout_s
                 try:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
-from evctl.kube import KubeApi, connect_kubernetes
+from evctl.kube import KubeApi
+from evctl.kube_login import connect_kubernetes
 from evctl.rollout.cluster import AWAY, ConfigMapLedger, steady
 from evctl.rollout.cluster_lease import ClusterLease
 from evctl.rollout.ledger import Release
