@@ -17,7 +17,6 @@ from tests.cluster.answering import ModelServer
 from tests.cluster.playing import CRASHES
 from tests.cluster.stage import Stage
 from tests.cluster.standard import StandardPlayer
-from tests.cluster.test_canary import own_address as own_address
 
 
 @dataclass
