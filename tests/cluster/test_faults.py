@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from evctl.errors import ConflictError, EvctlError, FailedError, UnavailableError
+from evctl.kube import KubeApi
 from evctl.rollout.cluster import ConfigMapLedger, bounded
 from evctl.rollout.ledger import Ledger, Release
 from evctl.rollout.promotion import promote, rollback
@@ -232,3 +235,52 @@ def test_a_promotion_that_takes_too_long_is_taken_back_with_the_last_it_knew(sta
     with pytest.raises(EvctlError, match=r"not proved within 2 s: KServe has not taken the change up yet"):
         promote(hurried, ClusterWorld(hurried, stage.api()), stage.models["c"].uri, by="anna")
     assert stage.statuses() == ["live", "failed"]
+
+
+@pytest.fixture
+def hanging_node(admin: KubeApi, own_cluster: Cluster) -> Iterator[None]:
+    """The played pods' node, whose kubelet takes connections and says nothing: as one that is out of memory does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as kubelet:
+        admin.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "played"}})
+        addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
+        endpoint = {"kubeletEndpoint": {"Port": kubelet.getsockname()[1]}}
+        admin.patch("/api/v1/nodes/played/status", {"status": {"addresses": addresses, "daemonEndpoints": endpoint}})
+        yield
+        admin.delete("/api/v1/nodes/played")
+
+
+def test_a_log_that_hangs_does_not_hold_a_verdict_up(
+    stage: Stage, hanging_node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo, judged = ClusterWorld.undo, list[float]()
+
+    def recorded_undo(*args: Any) -> None:
+        judged.append(time.monotonic())
+        undo(*args)
+
+    monkeypatch.setattr(ClusterWorld, "undo", recorded_undo)
+    stage.plays("a", CREATE, "6_rollback_after_corrupt")
+    stage.plays("b", "5_update_corrupt")
+    stage.start()
+    stage.promote("a")
+    with pytest.raises(FailedError, match=r"was restarted 2 times; .* serves again, proved"):
+        stage.promote("b")
+    assert judged[0] - stage.when(lambda frame: frame["t"] == 43.6) < 5.0
+
+
+def test_a_kserve_that_rejects_the_mode_is_told_by_its_event(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KServe 0.15, which takes its default mode for one that it does not know, on a cluster without Knative."""
+    monkeypatch.setattr("evctl.rollout.serving.kserve_proof.STALE_S", 1.0)
+    monkeypatch.setattr("evctl.rollout.serving.kserve_objects.STALE_S", 1.0)
+    going = Background(lambda: stage.promote("a"))
+    until(lambda: stage.world().read().state != "absent")
+    metadata = stage.service()["metadata"]
+    about = {"kind": "InferenceService", **{key: metadata[key] for key in ("name", "namespace", "uid")}}
+    body = {
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "rejected"}, "type": "Warning",
+        "reason": "ServerlessModeRejected", "message": "Knative Services are not available", "involvedObject": about,
+    }  # fmt: skip
+    stage.api().create(f"/api/v1/namespaces/{stage.target.namespace}/events", body)
+    with pytest.raises(FailedError, match="does not act on it: ServerlessModeRejected: Knative Services are not"):
+        going.result(30.0)
+    assert stage.world().read().state == "absent"
