@@ -45,10 +45,11 @@ class ConfigMapLedger:
         self._api, self._name = api, f"{service}-releases"
         self._all = f"/api/v1/namespaces/{namespace}/configmaps"
         self._path = f"{self._all}/{self._name}"
+        self._begun = False
 
     def read(self) -> tuple[Ledger, str | None]:
-        """Return the ledger and its token."""
-        found = self._get()
+        """Return the ledger and its token; once something was written here, a server that is away is waited for."""
+        found = steady(self._get) if self._begun else self._get()
         if found is None:
             return Ledger(), None
         text = (found.get("data") or {}).get(KEY)
@@ -57,6 +58,7 @@ class ConfigMapLedger:
     def write(self, ledger: Ledger, token: str | None) -> str:
         """Write if nobody wrote since. ConflictError otherwise, also when the answer was lost and another write won."""
         text = bounded(ledger).to_json()
+        self._begun = True
         end = time.monotonic() + OUTAGE_S
         while True:
             try:

@@ -17,6 +17,7 @@ from tests.cluster.answering import ModelServer
 from tests.cluster.playing import CRASHES
 from tests.cluster.stage import Stage
 from tests.cluster.standard import StandardPlayer
+from tests.cluster.waiting import until
 
 
 @dataclass
@@ -132,7 +133,7 @@ def test_a_canary_is_given_more_and_then_all_without_a_gap(standard: Standard) -
     assert standard.shares() == {standard.uri("b"): 100}
     assert "canary" not in standard.stage.service()["spec"]
     assert standard.stage.statuses() == ["superseded", "live"]
-    assert list(standard.player.workloads) == [f"{standard.stage.target.name}-predictor"]
+    until(lambda: list(standard.player.workloads) == [f"{standard.stage.target.name}-predictor"])
     assert standard.gaps() == []
     assert standard.promote("b").changed is False
 

@@ -205,6 +205,15 @@ def test_a_kserve_that_does_not_know_the_mode_is_not_waited_for_until_the_deadli
     assert f"calls the mode {told}: 0.15 and older do not know the name" in verdict.told
 
 
+@pytest.mark.parametrize("key", ["stop", "disable-auto-update"])
+def test_a_service_on_which_kserve_does_not_act_is_not_waited_for(key: str) -> None:
+    uri = "s3://m/2/"
+    paused = service(uri)
+    paused["metadata"]["annotations"][f"serving.kserve.io/{key}"] = "true"
+    verdict = judge(Wanted(NAME, uri, "2", "Standard"), Observed(paused))
+    assert verdict == Verdict("failed", f"serving.kserve.io/{key}=true: KServe does not act on it")
+
+
 def test_an_event_of_kserve_that_rejects_the_mode_ends_the_wait() -> None:
     uri = "s3://m/2/"
     seen = Observed(service(uri), since=6.0, rejected="ServerlessModeRejected: Knative Services are not available")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
+from evctl.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
 from evctl.kube import KubeApi
 from evctl.kube_login import connect_kubernetes
 from evctl.rollout.cluster import AWAY, ConfigMapLedger, steady
@@ -65,7 +65,7 @@ class ClusterWorld:
             return Serving("absent")
         notes, uri = spec.annotations_of(found), spec.storage_uri(found)
         url = (found.get("status") or {}).get("url")
-        if notes.get("serving.kserve.io/stop") == "true":
+        if notes.get(spec.STOP) == "true":
             return Serving("stopped", notes.get(spec.DIGEST), notes.get(spec.MODEL), uri, url, "by its annotation")
         if notes.get(spec.URI) != uri:
             return Serving("failing", uri=uri, url=url, detail=f"changed by {spec.last_other(found)}: {uri}")
@@ -231,7 +231,7 @@ class ClusterWorld:
                 hint="evctl serving; evctl history",
             )
         if previous is None:
-            self._take_away(found)
+            self._objects.take_away(found, self._before)
             return
         if found is not None and spec.routed_to_newest(found, failed):
             # Knative routes to the newest that is ready: all requests to the release before, and only then another one
@@ -254,27 +254,12 @@ class ClusterWorld:
         where = f"-n {self._target.namespace} isvc {self._target.name}"
         raise RefusedError(
             "a service on a cluster is not stopped by evctl",
-            hint=f"kubectl annotate {where} serving.kserve.io/stop=true",
+            hint=f"kubectl annotate {where} {spec.STOP}=true",
         )
 
     def _proved(self, release: Release, *, before: bool = False) -> None:
         for _ in self.prove(release, self._target.proof_timeout_s, before=before):
             pass
-
-    def _take_away(self, found: Mapping[str, Any] | None) -> None:
-        if found is None:
-            return
-        if found["metadata"].get("generation") == 1:  # never changed since the failed release made it
-            self._objects.delete(str(found["metadata"]["uid"]))
-        elif self._before is not None:
-            kept = {key: self._before["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
-            body = {**{key: self._before[key] for key in ("apiVersion", "kind", "spec")}, "metadata": kept}
-            self._objects.write(body, found)
-        else:
-            raise FailedError(
-                f"InferenceService {self._target.name} is older than the ledger, which knows nothing to restore",
-                hint="evctl promote a good model",
-            )
 
     def _mode(self, found: Mapping[str, Any] | None) -> str:
         return modes.mode_of(self._api, self._target, found)

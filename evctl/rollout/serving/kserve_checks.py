@@ -102,12 +102,11 @@ def service(target: ServiceTarget, found: Mapping[str, Any] | None) -> Sequence[
             f"{spec.last_other(found)}; it serves {spec.storage_uri(found)}",
             hint="set serving: {name: ANOTHER}, or delete it and promote again",
         )
-    for key in ("serving.kserve.io/disable-auto-update", "serving.kserve.io/stop"):
-        if notes.get(key) == "true":
-            raise RefusedError(
-                f"InferenceService {target.name} has {key}=true: KServe would not act on a change",
-                hint=f"kubectl annotate -n {target.namespace} isvc {target.name} {key}-",
-            )
+    if key := spec.pause(found):
+        raise RefusedError(
+            f"InferenceService {target.name} has {key}=true: KServe would not act on a change",
+            hint=f"kubectl annotate -n {target.namespace} isvc {target.name} {key}-",
+        )
     foreign = spec.foreign_annotations(found)
     return (f"annotations of others stay: {', '.join(foreign)}",) if foreign else ()
 

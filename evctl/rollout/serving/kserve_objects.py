@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from evctl.errors import ConflictError, EvctlError, NotFoundError, trim
+from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, trim
 from evctl.kube import KubeApi
 from evctl.rollout.cluster import PAUSE_S, steady
 from evctl.rollout.serving import kserve_checks as checks
@@ -86,6 +86,22 @@ class ServiceObjects:
         except NotFoundError:
             return
 
+    def take_away(self, found: Object | None, before: Object | None) -> None:
+        """Undo a first release: delete the service that it made, or give it the spec that it had `before`."""
+        if found is None:
+            return
+        if found["metadata"].get("generation") == 1:  # never changed since the failed release made it
+            self.delete(str(found["metadata"]["uid"]))
+        elif before is not None:
+            named = ("name", "namespace", "labels", "annotations")
+            kept = {key: before["metadata"][key] for key in named if key in before["metadata"]}
+            self.write({**{key: before[key] for key in ("apiVersion", "kind", "spec")}, "metadata": kept}, found)
+        else:
+            raise FailedError(
+                f"InferenceService {self._target.name} is older than the ledger, which knows nothing to restore",
+                hint="evctl promote a good model",
+            )
+
     def check_runtime(self, runtime: Object) -> None:
         """Ask the server whether it would take a runtime that is not there yet."""
         path = self._runtime_path(runtime)
@@ -140,10 +156,16 @@ class ServiceObjects:
         return f"{verdict.told}: {trim(last, 200)}" if last else verdict.told
 
     def warning(self) -> str:
-        """Return the pods' last warning event: some reasons are told nowhere else (kubeflow-facts 13)."""
-        of = f"{self._target.name}-predictor"
-        about = [each for each in self._events("type=Warning") if _about(each).startswith(of)]
-        about.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+        """Return the last warning since the change, of the service or of what KServe made of it.
+
+        Some reasons are told nowhere else (kubeflow-facts 13); those of the rollout before are no reason.
+        """
+        try:
+            changed = spec.changed_at(self.read() or {})
+        except EvctlError:
+            changed = ""
+        found = [each for each in self._events("type=Warning") if _is_about(each, self._target.name)]
+        about = sorted((each for each in found if _time(each) >= changed), key=_time)
         return f"{about[-1].get('reason')}: {trim(str(about[-1].get('message')), 160)}" if about else ""
 
     def _rejected(self, found: Object | None, since: float) -> str:
@@ -180,6 +202,14 @@ class ServiceObjects:
             return self.api.get(path)
         except NotFoundError:
             return None
+
+
+def _time(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")
+
+
+def _is_about(event: Object, service: str) -> bool:
+    return _about(event) == service or _about(event).startswith(f"{service}-")
 
 
 def _about(event: Object) -> str:

@@ -22,6 +22,7 @@ from evctl.rollout.serving.kserve_spec import (
     changed_at,
     deletion,
     last_other,
+    pause,
     storage_uri,
 )
 from evctl.rollout.serving.kserve_split import as_service, backend, entry_of
@@ -151,6 +152,8 @@ def _knative(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
 def _not_taken_up(service: Object, seen: Observed) -> Verdict:
     status = service.get("status") or {}
     model = status.get("modelStatus") or {}
+    if paused := pause(service):
+        return Verdict("failed", f"{paused}=true: KServe does not act on it")
     if seen.since >= STALE_S:
         if seen.rejected:
             return Verdict("failed", f"KServe does not act on it: {seen.rejected}")

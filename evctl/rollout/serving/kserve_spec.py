@@ -20,6 +20,7 @@ MANAGED = {"app.kubernetes.io/managed-by": MANAGER}
 PREFIX = "evctl/"
 REVISION, DIGEST, MODEL, URI = (PREFIX + key for key in ("revision", "digest", "model", "uri"))
 MODE = "serving.kserve.io/deploymentMode"
+STOP = "serving.kserve.io/stop"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 OUR_FORMAT, STOCK_FORMAT, STOCK_RUNTIME = "ev-battery", "sklearn", "kserve-sklearnserver"
 STOCK_SKLEARN = "1.5"
@@ -205,6 +206,12 @@ def deletion(document: Mapping[str, Any]) -> str | None:
         return None
     held = ", ".join(metadata.get("finalizers") or ())
     return f"since {since}" + (f", and held by the finalizer {held}" if held else "")
+
+
+def pause(document: Mapping[str, Any]) -> str | None:
+    """Return the annotation by which somebody keeps KServe from acting on a service; None if nobody does."""
+    notes = annotations_of(document)
+    return next((key for key in (STOP, "serving.kserve.io/disable-auto-update") if notes.get(key) == "true"), None)
 
 
 def last_other(document: Mapping[str, Any]) -> str:
