@@ -408,6 +408,7 @@ def test_the_launchers_providers_become_the_session_of_artifacts() -> None:
         ('{"defaultDeploymentMode": "RawDeployment"}', "Standard"),
         ('{"defaultDeploymentMode": "Standard"}', "Standard"),
         ('{"defaultDeploymentMode": "Serverless"}', "Knative"),
+        ('{"defaultDeploymentMode": "ModelMesh"}', "ModelMesh"),
         (None, None),
     ],
 )

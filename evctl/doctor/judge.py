@@ -12,6 +12,7 @@ import yaml
 
 from ev_pipeline.settings import TASKS, StepSettings
 from evctl.profile import Profile
+from evctl.rollout.serving.kserve_mode import OLD_NAMES
 
 _UNITS = {
     "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
@@ -180,13 +181,11 @@ def provider_session(config_map: Mapping[str, Any], provider: str, bucket: str) 
     }
 
 
-def default_mode(config_map: Mapping[str, Any]) -> Literal["Standard", "Knative"] | None:
+def default_mode(config_map: Mapping[str, Any]) -> str | None:
     """Return the deployment mode that KServe's ConfigMap `inferenceservice-config` makes the default; None: it says none."""
     deploy = _yaml((config_map.get("data") or {}).get("deploy"))
     mode = deploy.get("defaultDeploymentMode")
-    if not mode:
-        return None
-    return "Standard" if mode in ("Standard", "RawDeployment") else "Knative"
+    return OLD_NAMES.get(str(mode), str(mode)) if mode else None
 
 
 def image_tag(deployment: Mapping[str, Any]) -> str | None:

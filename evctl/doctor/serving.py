@@ -14,10 +14,11 @@ from evctl.doctor.site import Site, side_by_side
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
+from evctl.rollout.serving.kserve_mode import KNOWN
 
 GROUP = "/apis/serving.kserve.io"
 CONTROLLER, CONFIG = "kserve-controller-manager", "inferenceservice-config"
-OLDEST = (0, 15)
+OLDEST = (0, 16)
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 """Where KFP keeps artifacts unless `kfp-launcher` or the profile says otherwise."""
 
@@ -88,7 +89,8 @@ def kserve(site: Site) -> Finding:
     with contextlib.suppress(ValueError):
         major, minor = (int(part) for part in tag.lstrip("v").split(".")[:2])
         if (major, minor) < OLDEST:
-            return warned(f"KServe {tag} is older than evctl was tried with", "upgrade KServe to 0.21")
+            why = f"KServe {tag} does not know the modes Standard and Knative by name, and takes its default for them"
+            return _worse(site, why, "upgrade KServe to 0.21")
     return passed(f"KServe {tag}")
 
 
@@ -97,6 +99,9 @@ def mode(site: Site) -> Finding:
     api = site.cluster()
     _exists(api)
     chosen, found, knative = _mode(api, site)
+    if chosen not in KNOWN:
+        fix = "set serving: {mode: Standard} in the profile"
+        return _worse(site, f"KServe deploys in mode {chosen}, in which no model can be proved", fix)
     if chosen == "Knative" and not knative:
         fix = "set serving: {mode: Standard} in the profile"
         return _worse(site, "the mode is Knative, and Knative is not installed", fix)

@@ -6,6 +6,7 @@ name and have tables of their own. The kernel's boot id and the PID namespace do
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -35,7 +36,7 @@ class Holder:
     def own(cls, by: str) -> Holder:
         """Return this process as a holder that no other one equals."""
         pid, table = os.getpid(), process_table()
-        start = started(pid) if table else None
+        start = started(pid) if table else None  # our own is never hidden from us
         known = (table, start) if start else ("", "")
         return cls(by, pid, socket.gethostname(), uuid.uuid4().hex[:8], *known)
 
@@ -63,23 +64,37 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Is it certain that this process ended? False where its process table is not ours to look at."""
-        return bool(self.table) and self.table == process_table() and started(self.pid) != self.start
+        return bool(self.table) and self.table == process_table() and not _is_running(self.pid, self.start)
 
 
 def process_table() -> str:
-    """Return the name of this process table; "" where the system does not tell."""
+    """Return the name of this process table, and of the clock that it tells starts by; "" where the system has none."""
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return hashlib.sha256(f"{boot} {(PROC / 'self/ns/pid').readlink()}".encode()).hexdigest()[:12]
+        own = PROC / "self" / "ns"
+        clock = (own / "time").readlink() if (own / "time").is_symlink() else ""
+        return hashlib.sha256(f"{boot} {(own / 'pid').readlink()} {clock}".encode()).hexdigest()[:12]
     except OSError:
         return ""
 
 
 def started(pid: int) -> str | None:
-    """Return when a process was started, in ticks since boot; None if there is none, or but its remains."""
+    """Return when a process was started, in ticks since boot; None if there is none, or but its remains.
+
+    PermissionError: it is another user's, and hidden from us.
+    """
     try:
         # the name in parentheses may hold anything, parentheses too
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 0)  # /proc may not show it (hidepid), a signal tells
         return None
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _is_running(pid: int, start: str) -> bool:
+    try:
+        return started(pid) == start
+    except OSError:
+        return True

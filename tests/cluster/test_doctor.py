@@ -308,6 +308,14 @@ def test_kserve_is_asked_for_version_mode_and_runtime(place: Place) -> None:
         "KServe v0.21.0", "Standard", "made by evctl from the profile's image",
     ]  # fmt: skip
     assert place.one("kserve mode", serving={"mode": "Knative"}).status == "warn"
+    older = [{"name": "manager", "image": "kserve/kserve-controller:v0.15.2"}]
+    changed = {"spec": {"template": {"spec": {"containers": older}}}}
+    place.admin.patch(f"/apis/apps/v1/namespaces/{place.system}/deployments/kserve-controller-manager", changed)
+    assert "does not know the modes" in place.one("kserve", deploy="auto").message
+    where = f"/api/v1/namespaces/{place.system}/configmaps/inferenceservice-config"
+    place.admin.patch(where, {"data": {"deploy": json.dumps({"defaultDeploymentMode": "ModelMesh"})}})
+    unknown = place.one("kserve mode", deploy="auto")
+    assert (unknown.status, unknown.fix) == ("fail", "set serving: {mode: Standard} in the profile")
     missing = place.one("kserve runtime", serving={"runtime": "nope"})
     assert missing.message == f"there is no runtime nope for {place.namespace}"
     runtime = {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,21 @@ def test_a_process_of_another_table_is_not_ours_to_judge(monkeypatch: pytest.Mon
     assert own.is_dead
     monkeypatch.setattr(holders, "process_table", lambda: "elsewhere")
     assert not own.is_dead
+
+
+@linux
+def test_another_users_process_that_is_hidden_from_us_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with hidepid: /proc shows nothing of it, and only a signal to it tells that it is there."""
+    held = replace(Holder.own("anna"), pid=4194303)
+    table = process_table()
+
+    def refused(pid: int, number: int) -> None:
+        raise PermissionError
+
+    assert held.is_dead
+    monkeypatch.setattr(holders, "process_table", lambda: table)
+    monkeypatch.setattr(holders, "PROC", tmp_path)
+    monkeypatch.setattr("os.kill", refused)
+    assert not held.is_dead
