@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ CANCEL_TIMEOUT_S = 60.0
 CLUSTER_CANCEL_TIMEOUT_S = 600.0
 """A pod's grace, and then the exit handler's own pods, which may have to be pulled first."""
 LOCAL_POLL_S, CLUSTER_POLL_S = 0.3, 1.0
+OUTAGE_S = 120.0
+"""What the KFP API's pod takes to come up again elsewhere, image and all."""
 REGISTER_TASKS = frozenset({"register_fault_model", "register"})
 COMMIT_VARIABLES = ("EV_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
@@ -96,7 +99,14 @@ def describe(profile: Profile) -> str:
 
 def watch(profile: Profile, backend: Backend, run_id: str, *, timeout_s: float | None = None) -> Iterator[Run]:
     """Follow a run at its engine's pace; one that cannot start is given up after the profile's `pending_timeout_s`."""
-    return follow(backend, run_id, poll_s=poll_of(profile), timeout_s=timeout_s, patience_s=profile.pending_timeout_s)
+    return follow(
+        backend,
+        run_id,
+        poll_s=poll_of(profile),
+        timeout_s=timeout_s,
+        patience_s=profile.pending_timeout_s,
+        outage_s=0.0 if profile.backend == "local" else OUTAGE_S,
+    )
 
 
 def poll_of(profile: Profile) -> float:
@@ -111,11 +121,13 @@ def follow(
     poll_s: float = LOCAL_POLL_S,
     timeout_s: float | None = None,
     patience_s: float | None = None,
+    outage_s: float = 0.0,
 ) -> Iterator[Run]:
     """Yield the run now and at each poll until it has ended.
 
     Args:
         patience_s: how long nothing may be able to start; None waits for ever.
+        outage_s: how long nobody may answer once somebody has: an API server that is restarted ends no watch.
 
     Raises:
         DeadlineError: it has not ended in time; it goes on. FailedError: it cannot start. UnavailableError: nobody answers.
@@ -123,14 +135,18 @@ def follow(
     short = run_id[:8]
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     waiting: tuple[object, float] = (None, 0.0)
+    answered: tuple[Run | None, float] = (None, 0.0)
     while True:
         looked = time.monotonic()
         try:
             run = backend.get(run_id)
+            answered = (run, time.monotonic())
         except UnavailableError as error:
-            raise UnavailableError(
-                f"{error.message}; run {short} goes on without us", hint=f"evctl status {short} --watch"
-            ) from error
+            if answered[0] is None or time.monotonic() - answered[1] >= outage_s:
+                raise UnavailableError(
+                    f"{error.message}; run {short} goes on without us", hint=f"evctl status {short} --watch"
+                ) from error
+            run = replace(answered[0], warnings=(*answered[0].warnings, f"{error.message}; looking again"))
         yield run
         if run.finished:
             return
