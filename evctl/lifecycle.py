@@ -26,24 +26,32 @@ LOCAL_POLL_S, CLUSTER_POLL_S = 0.3, 1.0
 OUTAGE_S = 120.0
 """What the KFP API's pod takes to come up again elsewhere, image and all."""
 REGISTER_TASKS = frozenset({"register_fault_model", "register"})
+REFUSAL = f"{RefusedError.__module__}.{RefusedError.__name__}: "
+"""How Python ends the traceback of a step that was refused."""
 COMMIT_VARIABLES = ("EV_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
 
 def exit_code_of(run: Run) -> int:
-    """Return 0 registered, 5 the gate refused, 1 failed or cancelled, 8 not finished.
+    """Return 0 registered, 5 the gate or a policy refused, 1 failed or cancelled, 8 not finished.
 
     The register task decides, since a refused run succeeds too; a pipeline without one is fine when it succeeded.
     """
     if not run.finished:
         return NOT_FINISHED
     if run.state is not RunState.SUCCEEDED:
-        return FAILED
+        return REFUSED if run.state is RunState.FAILED and refused_by_policy(run) else FAILED
     registering = {task.state for task in run.tasks if task.kind == "task" and task.name in REGISTER_TASKS}
     if registering & GOOD_TASK_STATES or (run.tasks and not registering):
         return OK
     if run.gate.decision == "refused" or TaskState.SKIPPED in registering:
         return REFUSED
     return FAILED if registering else OK
+
+
+def refused_by_policy(run: Run) -> bool:
+    """Whether all that failed is a step that was not allowed: the deploy step, by the policy `evctl promote` keeps too."""
+    reasons = [task.reason or "" for task in run.tasks if task.kind == "task" and task.state is TaskState.FAILED]
+    return bool(reasons) and all(REFUSAL in reason for reason in reasons)
 
 
 def run_name(profile: Profile, data_version: str, now: datetime | None = None) -> str:

@@ -14,6 +14,7 @@ from evctl import lifecycle
 from evctl.backends.base import Backend, Gate, RegisteredModel, Run, RunRequest, RunState, TaskState, TaskStatus
 from evctl.errors import DeadlineError, FailedError, RefusedError, UnavailableError, UsageError
 from evctl.profile_files import load_profile
+from evctl.views import verdict_lines
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 RUN = Run("0123456789", "n", "local", RunState.RUNNING, NOW)
@@ -198,3 +199,19 @@ def test_a_server_that_stays_away_or_never_was_there_is_told() -> None:
 
 def test_a_run_that_nobody_has_begun_stands_still() -> None:
     assert lifecycle.standstill(replace(RUN, state=RunState.PENDING)) is not None
+
+
+def failed_at(*reasons: str) -> Run:
+    tasks = [TaskStatus(f"t{at}", TaskState.FAILED, reason=reason) for at, reason in enumerate(reasons)]
+    done = TaskStatus("register_fault_model", TaskState.SUCCEEDED)
+    return replace(RUN, state=RunState.FAILED, tasks=(done, *tasks), reason=f"t0: {reasons[0]}")
+
+
+def test_a_step_that_policy_refused_is_a_refusal_and_any_other_failure_beside_it_is_a_failure() -> None:
+    policy = "evctl.errors.RefusedError: recall is 0.80, 0.10 below the champion's"
+    assert lifecycle.exit_code_of(failed_at(policy)) == 5
+    assert lifecycle.exit_code_of(failed_at(policy, "OSError: disk")) == 1
+    assert lifecycle.exit_code_of(replace(failed_at(policy), state=RunState.CANCELED)) == 1
+    told = list(verdict_lines(failed_at(policy)))
+    assert told[0] == "refused: t0: recall is 0.80, 0.10 below the champion's"
+    assert next(verdict_lines(failed_at("OSError: disk"))) == "failed: t0: OSError: disk"
