@@ -191,7 +191,8 @@ def standstill(run: Run) -> object | None:
 
 
 def _why_stuck(run: Run, patience_s: float) -> str:
-    blocked = next((warning for warning in run.warnings if "cannot start" in warning), None)
+    signs = ("cannot start", "nothing can start", "is being taken away")
+    blocked = next((warning for warning in run.warnings if any(sign in warning for sign in signs)), None)
     why = blocked or "no task of it runs, and its pods are not yet made or cannot be seen from here to say why"
     return f"run {run.run_id[:8]} has been stuck for {patience_s:g} s: {why}; it goes on waiting"
 

@@ -102,7 +102,8 @@ def join(sources: Sources) -> Run:
     tasks = walk(tree, seen)
     stuck = [pod for pod in sources.pods or () if pod.blocked] if state not in TERMINAL_RUN_STATES else []
     since = [pod.blocked_since for pod in stuck if pod.blocked_since]
-    since += [each for each in _held_since(sources) if state not in TERMINAL_RUN_STATES]
+    if state not in TERMINAL_RUN_STATES:
+        since += _held_since(sources)
     return Run(
         run_id=str(run.get("run_id") or ""),
         name=str(run.get("display_name") or ""),
@@ -122,7 +123,8 @@ def join(sources: Sources) -> Run:
 
 
 def _held_since(sources: Sources) -> Iterator[datetime]:
-    """Yield since when Argo has held something back, or nobody has looked at the run."""
+    """Yield since when a pod is being taken away, Argo holds one back, or nobody looks at the run."""
+    yield from (pod.created_at for pod in sources.pods or () if pod.leaving and pod.created_at)
     created = argo.moment(sources.run.get("created_at"))
     if created and (sources.argo_gone or (sources.argo and not sources.argo.begun)):
         yield created
@@ -149,6 +151,9 @@ def _reason(run: Mapping[str, Any], state: RunState, tasks: Sequence[TaskStatus]
 
 
 def _held(sources: Sources) -> Iterator[str]:
+    for pod in sources.pods or ():
+        if pod.leaving:
+            yield f"{pod.task.replace('-', '_')} is being taken away: {pod.leaving}"
     if sources.argo_gone:
         yield f"nothing can start: {workflows.GONE}"
     if sources.argo is not None and not sources.argo.begun:
