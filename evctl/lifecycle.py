@@ -224,7 +224,8 @@ def retry_and_check(backend: Backend, run_id: str, *, timeout_s: float = 20.0, p
 
 def failed_tasks(run: Run) -> list[str]:
     """Return the labels of the tasks that failed: in a loop, of the iterations that did."""
-    return [task.label for task in run.tasks if task.kind == "task" and task.state is TaskState.FAILED]
+    tasks = [task for task in run.tasks if task.kind == "task" or task.pod]
+    return [task.label for task in tasks if task.state is TaskState.FAILED]
 
 
 def _last(snapshots: Iterator[Run]) -> Run:

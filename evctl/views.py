@@ -83,7 +83,7 @@ def _took(task: TaskStatus) -> str:
 
 def _says(task: TaskStatus) -> str:
     if task.kind != "task":
-        return ""
+        return task.reason or ""
     if task.reason:
         many = f"attempt {task.attempts} of {task.max_attempts}: " if task.max_attempts > 1 and task.attempts else ""
         return task.reason if task.reason.startswith("attempt") else many + task.reason
