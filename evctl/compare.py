@@ -85,12 +85,12 @@ def _durations(run: Run) -> dict[str, float]:
     found = {} if run.duration_s is None else {"run": run.duration_s}
     for task in run.tasks:
         if task.kind == "task" and task.duration_s is not None:
-            found[task.name] = task.duration_s
+            found[task.label] = task.duration_s
     return found
 
 
 def _tasks(a: Run, b: Run) -> list[dict[str, Any]]:
-    sides = [{t.name: t for t in run.tasks if t.kind == "task"} for run in (a, b)]
+    sides = [{t.label: t for t in run.tasks if t.kind == "task"} for run in (a, b)]
     entries = []
     for name in [*sides[0], *(name for name in sides[1] if name not in sides[0])]:
         states = [side[name].state.value if name in side else None for side in sides]

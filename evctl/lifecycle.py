@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,25 +23,35 @@ CANCEL_TIMEOUT_S = 60.0
 CLUSTER_CANCEL_TIMEOUT_S = 600.0
 """A pod's grace, and then the exit handler's own pods, which may have to be pulled first."""
 LOCAL_POLL_S, CLUSTER_POLL_S = 0.3, 1.0
+OUTAGE_S = 120.0
+"""What the KFP API's pod takes to come up again elsewhere, image and all."""
 REGISTER_TASKS = frozenset({"register_fault_model", "register"})
+REFUSAL = f"{RefusedError.__module__}.{RefusedError.__name__}: "
+"""How Python ends the traceback of a step that was refused."""
 COMMIT_VARIABLES = ("EV_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
 
 def exit_code_of(run: Run) -> int:
-    """Return 0 registered, 5 the gate refused, 1 failed or cancelled, 8 not finished.
+    """Return 0 registered, 5 the gate or a policy refused, 1 failed or cancelled, 8 not finished.
 
     The register task decides, since a refused run succeeds too; a pipeline without one is fine when it succeeded.
     """
     if not run.finished:
         return NOT_FINISHED
     if run.state is not RunState.SUCCEEDED:
-        return FAILED
+        return REFUSED if run.state is RunState.FAILED and refused_by_policy(run) else FAILED
     registering = {task.state for task in run.tasks if task.kind == "task" and task.name in REGISTER_TASKS}
     if registering & GOOD_TASK_STATES or (run.tasks and not registering):
         return OK
     if run.gate.decision == "refused" or TaskState.SKIPPED in registering:
         return REFUSED
     return FAILED if registering else OK
+
+
+def refused_by_policy(run: Run) -> bool:
+    """Whether all that failed is a step that was not allowed: the deploy step, by the policy `evctl promote` keeps too."""
+    reasons = [task.reason or "" for task in run.tasks if task.kind == "task" and task.state is TaskState.FAILED]
+    return bool(reasons) and all(REFUSAL in reason for reason in reasons)
 
 
 def run_name(profile: Profile, data_version: str, now: datetime | None = None) -> str:
@@ -96,7 +107,14 @@ def describe(profile: Profile) -> str:
 
 def watch(profile: Profile, backend: Backend, run_id: str, *, timeout_s: float | None = None) -> Iterator[Run]:
     """Follow a run at its engine's pace; one that cannot start is given up after the profile's `pending_timeout_s`."""
-    return follow(backend, run_id, poll_s=poll_of(profile), timeout_s=timeout_s, patience_s=profile.pending_timeout_s)
+    return follow(
+        backend,
+        run_id,
+        poll_s=poll_of(profile),
+        timeout_s=timeout_s,
+        patience_s=profile.pending_timeout_s,
+        outage_s=0.0 if profile.backend == "local" else OUTAGE_S,
+    )
 
 
 def poll_of(profile: Profile) -> float:
@@ -111,11 +129,13 @@ def follow(
     poll_s: float = LOCAL_POLL_S,
     timeout_s: float | None = None,
     patience_s: float | None = None,
+    outage_s: float = 0.0,
 ) -> Iterator[Run]:
     """Yield the run now and at each poll until it has ended.
 
     Args:
         patience_s: how long nothing may be able to start; None waits for ever.
+        outage_s: how long nobody may answer once somebody has: an API server that is restarted ends no watch.
 
     Raises:
         DeadlineError: it has not ended in time; it goes on. FailedError: it cannot start. UnavailableError: nobody answers.
@@ -123,14 +143,18 @@ def follow(
     short = run_id[:8]
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     waiting: tuple[object, float] = (None, 0.0)
+    answered: tuple[Run | None, float] = (None, 0.0)
     while True:
         looked = time.monotonic()
         try:
             run = backend.get(run_id)
+            answered = (run, time.monotonic())
         except UnavailableError as error:
-            raise UnavailableError(
-                f"{error.message}; run {short} goes on without us", hint=f"evctl status {short} --watch"
-            ) from error
+            if answered[0] is None or time.monotonic() - answered[1] >= outage_s:
+                raise UnavailableError(
+                    f"{error.message}; run {short} goes on without us", hint=f"evctl status {short} --watch"
+                ) from error
+            run = replace(answered[0], warnings=(*answered[0].warnings, f"{error.message}; looking again"))
         yield run
         if run.finished:
             return
@@ -167,7 +191,8 @@ def standstill(run: Run) -> object | None:
 
 
 def _why_stuck(run: Run, patience_s: float) -> str:
-    blocked = next((warning for warning in run.warnings if "cannot start" in warning), None)
+    signs = ("cannot start", "nothing can start", "is being taken away")
+    blocked = next((warning for warning in run.warnings if any(sign in warning for sign in signs)), None)
     why = blocked or "no task of it runs, and its pods are not yet made or cannot be seen from here to say why"
     return f"run {run.run_id[:8]} has been stuck for {patience_s:g} s: {why}; it goes on waiting"
 
@@ -198,8 +223,9 @@ def retry_and_check(backend: Backend, run_id: str, *, timeout_s: float = 20.0, p
 
 
 def failed_tasks(run: Run) -> list[str]:
-    """Return the names of the tasks that failed."""
-    return [task.name for task in run.tasks if task.kind == "task" and task.state is TaskState.FAILED]
+    """Return the labels of the tasks that failed: in a loop, of the iterations that did."""
+    tasks = [task for task in run.tasks if task.kind == "task" or task.pod]
+    return [task.label for task in tasks if task.state is TaskState.FAILED]
 
 
 def _last(snapshots: Iterator[Run]) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from evctl import lifecycle
 from evctl.backends.base import (
     TERMINAL_TASK_STATES,
     Artifact,
@@ -82,7 +83,7 @@ def _took(task: TaskStatus) -> str:
 
 def _says(task: TaskStatus) -> str:
     if task.kind != "task":
-        return ""
+        return task.reason or ""
     if task.reason:
         many = f"attempt {task.attempts} of {task.max_attempts}: " if task.max_attempts > 1 and task.attempts else ""
         return task.reason if task.reason.startswith("attempt") else many + task.reason
@@ -133,9 +134,14 @@ def verdict_lines(run: Run) -> Iterator[str]:
         yield f"cancelled; evctl retry {short} goes on from what succeeded"
     elif run.state is RunState.FAILED:
         shown = f"; the model {run.model.version} was registered all the same" if run.model else ""
-        yield f"failed: {run.reason or 'no reason recorded'}{shown}"
+        refused = lifecycle.refused_by_policy(run)
+        why = (run.reason or "no reason recorded").replace(lifecycle.REFUSAL, "" if refused else lifecycle.REFUSAL)
+        yield f"{'refused' if refused else 'failed'}: {why}{shown}"
         again = f"evctl promote {short}" if run.model else f"evctl retry {short}"
         yield f"next: evctl logs {short} --failed   then: {again}"
+    elif run.gate.decision == "refused" and lifecycle.exit_code_of(run) == lifecycle.OK:
+        yield f"succeeded; what is behind a gate was left out: {'; '.join(run.gate.reasons)}"
+        yield f"next: evctl outputs {short}"
     elif run.gate.decision == "refused":
         yield f"refused by the gate: {'; '.join(run.gate.reasons)}; no model was registered"
         yield f"next: evctl outputs {short}"

@@ -12,8 +12,9 @@ import pytest
 
 from evctl import lifecycle
 from evctl.backends.base import Backend, Gate, RegisteredModel, Run, RunRequest, RunState, TaskState, TaskStatus
-from evctl.errors import DeadlineError, FailedError, RefusedError, UsageError
+from evctl.errors import DeadlineError, FailedError, RefusedError, UnavailableError, UsageError
 from evctl.profile_files import load_profile
+from evctl.views import verdict_lines
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 RUN = Run("0123456789", "n", "local", RunState.RUNNING, NOW)
@@ -163,3 +164,54 @@ def test_a_version_that_looks_like_a_number_stays_the_text_it_is(tmp_path: Path)
     engine = backend(RunState.PENDING)
     lifecycle.submit(profile.model_copy(update={"data": data}), engine, {"data_version": "2024"}, tmp_path)
     assert engine.requests[0].parameters["data_version"] == "2024"
+
+
+class Restarting(Engine):
+    """Answers once, is away for some looks, and answers again."""
+
+    def __init__(self, away: int) -> None:
+        super().__init__(RunState.RUNNING, RunState.SUCCEEDED)
+        self.away, self.looks = away, 0
+
+    def get(self, run_id: str) -> Run:
+        self.looks += 1
+        if 1 < self.looks <= 1 + self.away:
+            raise UnavailableError("the API does not answer")
+        return super().get(run_id)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_server_that_is_restarted_ends_no_watch() -> None:
+    seen = list(lifecycle.follow(cast(Backend, Restarting(5)), "r", poll_s=10, outage_s=60))
+    assert [run.state for run in seen] == [*[RunState.RUNNING] * 6, RunState.SUCCEEDED]
+    assert seen[1].warnings == ("the API does not answer; looking again",) and seen[-1].warnings == ()
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_server_that_stays_away_or_never_was_there_is_told() -> None:
+    with pytest.raises(UnavailableError, match="goes on without us"):
+        list(lifecycle.follow(cast(Backend, Restarting(50)), "r", poll_s=10, outage_s=60))
+    never = Restarting(50)
+    never.looks = 1
+    with pytest.raises(UnavailableError, match="goes on without us"):
+        next(lifecycle.follow(cast(Backend, never), "r", outage_s=60))
+
+
+def test_a_run_that_nobody_has_begun_stands_still() -> None:
+    assert lifecycle.standstill(replace(RUN, state=RunState.PENDING)) is not None
+
+
+def failed_at(*reasons: str) -> Run:
+    tasks = [TaskStatus(f"t{at}", TaskState.FAILED, reason=reason) for at, reason in enumerate(reasons)]
+    done = TaskStatus("register_fault_model", TaskState.SUCCEEDED)
+    return replace(RUN, state=RunState.FAILED, tasks=(done, *tasks), reason=f"t0: {reasons[0]}")
+
+
+def test_a_step_that_policy_refused_is_a_refusal_and_any_other_failure_beside_it_is_a_failure() -> None:
+    policy = "evctl.errors.RefusedError: recall is 0.80, 0.10 below the champion's"
+    assert lifecycle.exit_code_of(failed_at(policy)) == 5
+    assert lifecycle.exit_code_of(failed_at(policy, "OSError: disk")) == 1
+    assert lifecycle.exit_code_of(replace(failed_at(policy), state=RunState.CANCELED)) == 1
+    told = list(verdict_lines(failed_at(policy)))
+    assert told[0] == "refused: t0: recall is 0.80, 0.10 below the champion's"
+    assert next(verdict_lines(failed_at("OSError: disk"))) == "failed: t0: OSError: disk"

@@ -13,7 +13,8 @@ from evctl.profile import Profile
 from evctl.secrets.store import store_keys
 
 CONTROLLER_CONFIG = "workflow-controller-configmap"
-STATUS = rights("list", "pods events")
+STATUS = (*rights("list", "pods events"), *rights("list", "workflows", "argoproj.io"))
+"""Workflows say why a pod was refused or lost; without them what pods and logs say has to do."""
 LOGS = rights("get", "pods/log")
 SECRETS = rights("get list create patch", "secrets")
 FORWARD = (*rights("get", "services"), *rights("list", "pods"), *rights("get create", "pods/portforward"))

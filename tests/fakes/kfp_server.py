@@ -197,6 +197,14 @@ def _pods(world: World, found: Any, query: dict[str, str], *_: Any) -> Any:
     return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": run.moment().pods if run else []}
 
 
+def _workflows(world: World, found: Any, query: dict[str, str], *_: Any) -> Any:
+    if world.workflows is None:
+        raise refusal("run_not_found")
+    wanted = query.get("labelSelector", "").partition("pipeline/runid=")[2]
+    items = [world.workflows[wanted]] if wanted in world.workflows else []
+    return {"kind": "WorkflowList", "apiVersion": "argoproj.io/v1alpha1", "metadata": {}, "items": items}
+
+
 def _events(world: World, found: Any, query: dict[str, str], *_: Any) -> Any:
     items = [event for run in world.runs.values() for event in run.moment().events]
     name = re.search(r"involvedObject\.name=([^,]+)", query.get("fieldSelector", ""))
@@ -232,5 +240,6 @@ ROUTES: list[tuple[str, str, _Call]] = [
     (f"{V2}/recurringruns/([^/:]+)", "DELETE", lambda w, f, q, b, k: w.switch_recurring(f[1], "delete")),
     (f"{V2}/recurringruns/([^/:]+):(enable|disable)", "POST", lambda w, f, q, b, k: w.switch_recurring(f[1], f[2])),
     ("/api/v1/namespaces/([^/]+)/pods", "GET", _pods),
+    ("/apis/argoproj.io/v1alpha1/namespaces/([^/]+)/workflows", "GET", _workflows),
     ("/api/v1/namespaces/([^/]+)/events", "GET", _events),
 ]  # fmt: skip

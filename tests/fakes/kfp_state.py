@@ -119,6 +119,8 @@ class World:
         self.recurring: dict[str, dict[str, Any]] = {}
         self.synthetic: Sequence[dict[str, Any]] = ()
         self.logs: dict[str, str] = {}
+        self.workflows: dict[str, dict[str, Any]] | None = None
+        """Argo's own objects, by run id; None for a cluster that shows none."""
         self.plan = Plan()
         self.lives: list[Callable[[str, Mapping[str, Any], Mapping[str, Any]], Life]] = []
         """What the next created runs live through; a played life of their spec where there is none."""

@@ -106,3 +106,59 @@ def test_a_pod_that_cannot_start_says_what_holds_it(how: str) -> None:
     status, wanted = BLOCKS[how]
     (found,) = pods.read([pod(**{**status, "phase": "Pending"})])
     assert found.blocked == wanted
+
+
+LEAVING = {
+    "a node that does not answer": (
+        {"phase": "Unknown", "reason": "NodeLost", "message": "Node n unresponsive"},
+        {},
+        "NodeLost: Node",
+    ),
+    "an eviction that waits for its node": (
+        {
+            "phase": "Running",
+            "conditions": [
+                {
+                    "type": "DisruptionTarget",
+                    "status": "True",
+                    "reason": "DeletionByTaintManager",
+                    "message": "Taint manager: deleting due to NoExecute taint",
+                }
+            ],
+        },
+        {"deletionTimestamp": "2026-11-27T09:00:00Z"},
+        "DeletionByTaintManager: Taint manager",
+    ),
+    "a pod that ends at Argo's word": ({"phase": "Running"}, {"deletionTimestamp": "2026-11-27T09:00:00Z"}, ""),
+    "a pod at work": ({"phase": "Running"}, {}, ""),
+}
+
+
+@pytest.mark.parametrize("how", LEAVING)
+def test_a_pod_that_is_taken_away_says_so_while_it_is_not_gone(how: str) -> None:
+    status, meta, wanted = LEAVING[how]
+    item = pod(**status)
+    item["metadata"] |= meta
+    (found,) = pods.read([item])
+    assert (found.leaving or "")[: len(wanted)] == wanted and bool(found.leaving) == bool(wanted)
+
+
+MORE_BLOCKS = {
+    "a ConfigMap that is missing": (
+        {"containerStatuses": [{"name": "main", "state": {"waiting": {
+            "reason": "CreateContainerConfigError", "message": 'configmap "settings" not found'}}}]},
+        'CreateContainerConfigError: configmap "settings" not found',
+    ),
+    "a volume claim that is missing": (
+        {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": 'persistentvolumeclaim "data" not found'}]},
+        'Unschedulable: persistentvolumeclaim "data" not found',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", MORE_BLOCKS)
+def test_what_a_pod_needs_and_does_not_find_is_named(how: str) -> None:
+    status, wanted = MORE_BLOCKS[how]
+    (found,) = pods.read([pod(**{**status, "phase": "Pending"})])
+    assert found.blocked == wanted

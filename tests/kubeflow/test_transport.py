@@ -253,3 +253,23 @@ def test_kfps_own_client_follows_the_policy_and_says_nothing(
         with pytest.raises(NotFoundError, match="Experiment not found"):
             client.get_experiment(experiment_id="x")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_body_that_a_proxy_packed_is_unpacked() -> None:
+    import gzip
+
+    packed = Answer(body=gzip.compress(b'{"ok": true}'), headers={"Content-Encoding": "gzip"})
+    with FaultServer(packed) as server:
+        assert to(server).json("GET", "/x") == {"ok": True}
+
+
+def test_a_login_page_is_no_log() -> None:
+    with FaultServer(LOGIN_PAGE) as server, pytest.raises(NotAllowedError):
+        list(to(server).stream("/apis/v1alpha1/runs/r/nodes/p/log"))
+
+
+def test_a_prefix_before_the_api_stays_in_front() -> None:
+    with FaultServer(GOOD) as server:
+        host = Transport(f"{server.url}/pipeline/", Auth(AuthSettings()))
+        host.json("GET", "/apis/v2beta1/healthz")
+        assert [path for _, path, *_ in server.seen] == ["/pipeline/apis/v2beta1/healthz"]

@@ -6,7 +6,7 @@ ML Metadata leaves DAGs and killed tasks RUNNING for ever; pods go away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from evctl.backends import spec as specs
 from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskStatus
 from evctl.backends.kubeflow import nodes as argo
+from evctl.backends.kubeflow import workflow as workflows
 from evctl.backends.kubeflow.pods import Pod
 from evctl.backends.kubeflow.seen import Walk
 from evctl.backends.kubeflow.tree import walk
@@ -44,8 +45,9 @@ class Sources:
     pods: tuple[Pod, ...] | None = None
     logs: Mapping[str, str] = field(default_factory=dict)
     """The last log line that says why, by pod name."""
-    messages: Mapping[str, str] = field(default_factory=dict)
-    """What Argo says of its nodes, by place."""
+    argo: workflows.Workflow | None = None
+    argo_gone: bool = False
+    """The cluster was asked for the run's workflow, and has none."""
     cancel_requested: bool = False
     env: str = ""
     url: str | None = None
@@ -94,11 +96,14 @@ def join(sources: Sources) -> Run:
         parameters=parameters,
         deadline=_message(run),
         ending=was_terminated(run) or sources.cancel_requested,
-        messages=sources.messages,
+        messages=sources.argo.said if sources.argo else {},
     )
     tree = specs.tree(sources.spec) if sources.spec else None
     tasks = walk(tree, seen)
     stuck = [pod for pod in sources.pods or () if pod.blocked] if state not in TERMINAL_RUN_STATES else []
+    since = [pod.blocked_since for pod in stuck if pod.blocked_since]
+    if state not in TERMINAL_RUN_STATES:
+        since += _held_since(sources)
     return Run(
         run_id=str(run.get("run_id") or ""),
         name=str(run.get("display_name") or ""),
@@ -113,8 +118,19 @@ def join(sources: Sources) -> Run:
         url=sources.url,
         reason=_reason(run, state, tasks),
         warnings=_warnings(sources, state, stuck),
-        blocked_since=min((pod.blocked_since for pod in stuck if pod.blocked_since), default=None),
+        blocked_since=min(since, default=None),
     )
+
+
+def _held_since(sources: Sources) -> Iterator[datetime]:
+    """Yield since when a pod is being taken away, Argo holds one back, or nobody looks at the run."""
+    yield from (pod.created_at for pod in sources.pods or () if pod.leaving and pod.created_at)
+    created = argo.moment(sources.run.get("created_at"))
+    if created and (sources.argo_gone or (sources.argo and not sources.argo.begun)):
+        yield created
+    for said in sources.argo.said.values() if sources.argo else ():
+        if said.waiting and (since := said.since or created):
+            yield since
 
 
 def _message(run: Mapping[str, Any]) -> str | None:
@@ -134,6 +150,21 @@ def _reason(run: Mapping[str, Any], state: RunState, tasks: Sequence[TaskStatus]
     return _message(run) or "the run failed before any task did; `evctl logs` shows what is left"
 
 
+def _held(sources: Sources) -> Iterator[str]:
+    for pod in sources.pods or ():
+        if pod.leaving:
+            yield f"{pod.task.replace('-', '_')} is being taken away: {pod.leaving}"
+    if sources.argo_gone:
+        yield f"nothing can start: {workflows.GONE}"
+    if sources.argo is not None and not sources.argo.begun:
+        yield f"nothing can start: {workflows.NOT_LOOKED_AT}"
+    for place, each in sources.argo.said.items() if sources.argo else ():
+        if each.waiting:
+            name = place.rpartition(".")[2]
+            who = f"{name.removesuffix('-driver')} (its driver)" if name.endswith("-driver") else name
+            yield f"{who.replace('-', '_')} cannot start: {each.text}"
+
+
 def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod]) -> tuple[str, ...]:
     said = list(sources.warnings)
     if sources.metadata_down:
@@ -146,6 +177,8 @@ def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod]) -> tuple[
     for task, driver, blocked in shown:
         who = task.replace("-", "_") + (" (its driver)" if driver else "")
         said.append(f"{who} cannot start: {blocked}")
+    if state not in TERMINAL_RUN_STATES:
+        said += _held(sources)
     for execution in sources.metadata.executions if sources.metadata else ():
         if undelivered := execution.outputs.get("undelivered"):
             said.append(f"not told how it ended: {undelivered}")

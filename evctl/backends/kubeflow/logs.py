@@ -111,7 +111,8 @@ class Logs:
         return [each for each in self._tasks(run, task) if task or each.state is not TaskState.CACHED]
 
     def _tasks(self, run: Run, wanted: str | None) -> list[TaskStatus]:
-        tasks = [each for each in run.tasks if each.kind == "task"]
+        # a group has a pod where its driver failed
+        tasks = [each for each in run.tasks if each.kind == "task" or each.pod]
         if wanted is None:
             return tasks
         found = [each for each in tasks if wanted in (each.name, each.label)]

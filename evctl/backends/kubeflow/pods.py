@@ -44,6 +44,8 @@ class Pod:
     running: bool = False
     place: str = ""
     """Its node's place in the tree: tasks of one name in loops and groups are apart there."""
+    leaving: str | None = None
+    """Why it is taken away and yet not gone, as on a node that no longer answers."""
 
 
 def read(items: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]] = ()) -> tuple[Pod, ...]:
@@ -78,6 +80,7 @@ def _pod(item: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Pod:
         exit_code=exit_code,
         running=any("running" in (c.get("state") or {}) for c in main),
         place=place_of(node_name),
+        leaving=_leaving(meta, status) if phase in ("Pending", "Running", "Unknown") else None,
     )
 
 
@@ -110,6 +113,16 @@ def _blocked(
         since = moment(last.get("firstTimestamp") or last.get("eventTime")) or created
         return _said(last["reason"], last.get("message")), since
     return None, None
+
+
+def _leaving(meta: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
+    if status.get("reason") == "NodeLost" or status.get("phase") == "Unknown":
+        return _said(status.get("reason") or "NodeLost", status.get("message") or "its node does not answer")
+    # asked to go by a user or by Argo it goes within its grace; by the control plane it may have to wait for its node
+    for condition in (status.get("conditions") or ()) if meta.get("deletionTimestamp") else ():
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            return _said(condition.get("reason") or "Disrupted", condition.get("message"))
+    return None
 
 
 def _said(reason: str, message: str | None) -> str:

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState, TaskState, TaskStatus
 from evctl.backends.kubeflow import pods as pod_reader
+from evctl.backends.kubeflow import workflow as workflows
 from evctl.backends.kubeflow.api import Api
 from evctl.backends.kubeflow.join import Sources, join, run_state
+from evctl.backends.kubeflow.tasks import DRIVER, UNKNOWN
 from evctl.backends.metadata.values import RunMetadata
 from evctl.errors import EvctlError, UnavailableError
 from evctl.profile import Profile
@@ -23,6 +25,8 @@ from evctl.profile import Profile
 METADATA_PAUSE_S = 10.0
 KUBERNETES_PAUSE_S = 30.0
 """Seconds in which a server that did not answer is not asked again: a watch goes on at its own pace."""
+WORKFLOW_PAUSE_S = 10.0
+"""A run that stands still is looked up in Argo this often at most; it stands still between any two tasks."""
 AGAIN = (TaskState.RUNNING, TaskState.PENDING)
 EVENTS_OF = 5
 """Of how many waiting pods the events are asked for."""
@@ -69,6 +73,7 @@ class Reader:
     _quiet_until: float = 0.0
     _kubernetes_quiet: tuple[float, str] = (0.0, "")
     _words: dict[str, str] = field(default_factory=dict)
+    _workflows: dict[str, tuple[float, tuple[workflows.Workflow | None, bool]]] = field(default_factory=dict)
 
     def run(self, run_id: str, *, cancel_requested: bool = False) -> Run:
         """Return the run as all sources together know it."""
@@ -89,8 +94,14 @@ class Reader:
         pods, warnings = self._pods(run_id, metadata)
         sources = replace(sources, pods=pods, warnings=warnings)
         seen = join(sources)
-        words = self._last_words(run_id, seen, pods, metadata)
-        return join(replace(sources, logs=words)) if words else seen
+        if words := self._last_words(run_id, seen, pods, metadata):
+            sources = replace(sources, logs=words)
+            seen = join(sources)
+        if pods is not None and not warnings and _unexplained(seen, pods):
+            workflow, gone = self._argo(run_id, metadata, live=not seen.finished)
+            if workflow is not None or gone:
+                return join(replace(sources, argo=workflow, argo_gone=gone))
+        return seen
 
     def metadata(self, run_id: str, *, artifacts: bool = True) -> tuple[RunMetadata | None, bool]:
         """Return what ML Metadata has of a run, and whether it could not be asked."""
@@ -101,6 +112,30 @@ class Reader:
         except EvctlError:
             self._quiet_until = time.monotonic() + METADATA_PAUSE_S
             return None, True
+
+    def _argo(self, run_id: str, metadata: RunMetadata | None, *, live: bool) -> tuple[workflows.Workflow | None, bool]:
+        """Return the run's workflow, and whether a run that goes on has none: somebody deleted it."""
+        kubernetes = self.connection.kubernetes()
+        until, known = self._workflows.get(run_id, (0.0, (None, False)))
+        if kubernetes is None or time.monotonic() < until:
+            return known
+        namespaces = [each.namespace for each in metadata.executions if each.namespace] if metadata else []
+        with contextlib.suppress(EvctlError):
+            # where each user has a namespace, one in which no pod was seen may be another's
+            live = live and (bool(namespaces) or not self.api.multi_user())
+        found: tuple[workflows.Workflow | None, bool] = (None, live)
+        for namespace in self._namespaces(namespaces[-1:]):
+            path = workflows.PATH.format(namespace=namespace)
+            try:
+                items = kubernetes.get(path, labelSelector=f"{pod_reader.RUN_LABEL}={run_id}").get("items") or []
+            except EvctlError:  # who may not read workflows has what pods and logs say
+                found = (None, False)
+                continue
+            if items:
+                found = (workflows.read(items[-1]), False)
+                break
+        self._workflows[run_id] = (time.monotonic() + WORKFLOW_PAUSE_S, found)
+        return found
 
     def leftovers(self, run_id: str) -> tuple[str, ...]:
         """Return what a terminated run has left behind: a pod that could not start goes on trying (kubeflow-facts 7)."""
@@ -202,3 +237,12 @@ class Reader:
             if time.monotonic() > end:
                 break
         return kept.decode(errors="replace")
+
+
+def _unexplained(run: Run, pods: Sequence[pod_reader.Pod]) -> bool:
+    """Whether Argo has to be asked: a failure without a reason or a pod, or a run in which no pod is at work."""
+    if not run.finished:
+        return not any(pod.phase in ("Running", "Pending") for pod in pods)
+    there = {pod.name for pod in pods}
+    failed = [task for task in run.tasks if task.state is TaskState.FAILED and (task.kind == "task" or task.reason)]
+    return not failed or any(task.reason in (UNKNOWN, DRIVER) or task.pod not in there for task in failed)

@@ -10,6 +10,7 @@ from typing import Any
 from evctl.backends.base import TERMINAL_RUN_STATES, RunState
 from evctl.backends.kubeflow.nodes import Nodes
 from evctl.backends.kubeflow.pods import Pod
+from evctl.backends.kubeflow.workflow import Said
 from evctl.backends.metadata.values import ROOT_TASK, Execution, RunMetadata
 from evctl.backends.spec import Node
 
@@ -28,7 +29,7 @@ class Walk:
     deadline: str | None = None
     ending: bool = False
     """Somebody has terminated it: what is killed now was cancelled."""
-    messages: Mapping[str, str] = field(default_factory=dict)
+    messages: Mapping[str, Said] = field(default_factory=dict)
     """What Argo says of a node, by its place."""
     _inside: Mapping[int, Sequence[Execution]] = field(init=False, repr=False, compare=False)
     _at: Mapping[str, Sequence[Pod]] = field(init=False, repr=False, compare=False)

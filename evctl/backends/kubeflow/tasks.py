@@ -21,6 +21,8 @@ _API = {
     "PENDING": TaskState.PENDING,
     "": TaskState.SKIPPED,
 }
+UNKNOWN = "failed; its pod is gone and its log could not be read"
+DRIVER = "its driver failed"
 _NEVER = (None, "", "SKIPPED")
 """What the API says of a task that has no pod and will have none."""
 
@@ -97,7 +99,8 @@ def _without_execution(seen: Walk, place: str, api: str | None) -> TaskState:
         return TaskState.PENDING if seen.live else TaskState.SKIPPED
     state = _API.get(api, TaskState.PENDING)
     pods = seen.pods_of(place)
-    if state is TaskState.RUNNING and pods and pods[-1].blocked:
+    said = seen.messages.get(place)
+    if state is TaskState.RUNNING and ((pods and pods[-1].blocked) or (said is not None and said.waiting)):
         return TaskState.PENDING
     if state is TaskState.SUCCEEDED and not pods and seen.nodes.cached(place):
         return TaskState.CACHED
@@ -167,6 +170,9 @@ def reason_of(state: TaskState, seen: Walk, pods: Sequence[Pod], pod: str | None
     blocked = [each.blocked for each in pods if each.blocked]
     if blocked:
         return blocked[-1]
+    said = seen.messages.get(place) or seen.messages.get(f"{place}-driver")
+    if state is TaskState.PENDING and said is not None and said.waiting:
+        return said.text
     if state is TaskState.CANCELED:
         return "cancelled"
     if state is not TaskState.FAILED:
@@ -174,18 +180,18 @@ def reason_of(state: TaskState, seen: Walk, pods: Sequence[Pod], pod: str | None
     if last is not None and last.death:
         return last.death
     at_driver = last.driver if last is not None else place.endswith("-driver") or _driver_failed(seen, place)
-    driver = "its driver failed: " if at_driver else ""
+    driver = f"{DRIVER}: " if at_driver else ""
+    if said is not None and not said.waiting:
+        return driver + said.text
     words = seen.logs.get(pod or "")
     code = last.exit_code if last else None
     if words:
         return f"{_code(code)}: {words}" if code not in (None, 1) and not driver else driver + words
-    if said := seen.messages.get(place):
-        return driver + said
     if driver:
-        return "its driver failed"
+        return DRIVER
     if code is not None:
         return _code(code)
-    return seen.deadline or "failed; its pod is gone and its log could not be read"
+    return seen.deadline or UNKNOWN
 
 
 def _code(code: int | None) -> str:

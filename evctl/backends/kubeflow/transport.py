@@ -121,7 +121,7 @@ class Transport:
                 continue
             if moved := moved_to(attempt.url, answer):
                 raise UsageError(f"{self.base} has moved to {moved}", hint="set kubeflow.host to that address")
-            if answer.status == 401 or is_login(answer, document=document):
+            if answer.status == 401 or is_login(answer):
                 if attempt.renewed or not self.auth.renew():
                     raise NotAllowedError(f"{self.base} does not accept the login", hint=self.auth.what_to_do())
                 attempt.renewed = True

@@ -23,13 +23,13 @@ RETRIED = frozenset({429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-def is_login(answer: Any, *, document: bool) -> bool:
+def is_login(answer: Any) -> bool:
     """Whether this is a login page: where a proxy sends who is not logged in, or what it shows in the answer's place."""
     if answer.status in REDIRECTS:
         return True
     page = str(answer.headers.get("Content-Type") or "").startswith("text/html")
-    # KFP's and the mesh's own refusals are never pages
-    return page and (answer.status == 403 or (document and answer.status == 200))
+    # KFP's and the mesh's own refusals are never pages, nor are its documents and logs
+    return page and answer.status in (200, 403)
 
 
 def moved_to(url: str, answer: Any) -> str | None:
