@@ -222,7 +222,8 @@ def last_other(document: Mapping[str, Any]) -> str:
 
 def foreign_annotations(document: Mapping[str, Any]) -> list[str]:
     """Return the annotations that others put on a service, sorted."""
-    usual = (MODE, "kubectl.kubernetes.io/last-applied-configuration")
+    # KServe itself writes modelFormat
+    usual = (MODE, "kubectl.kubernetes.io/last-applied-configuration", "modelFormat")
     return sorted(key for key in annotations_of(document) if not key.startswith(PREFIX) and key not in usual)
 
 
