@@ -106,6 +106,7 @@ def test_a_stopped_service_is_refused_with_the_command_that_starts_it(stage: Sta
     stage.promote("a")
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices/{stage.target.name}"
     stage.api().patch(path, {"metadata": {"annotations": {"serving.kserve.io/stop": "true"}}})
+    assert stage.world().read().state == "stopped"
     told = refused(stage, RefusedError, model="b")
     assert "serving.kserve.io/stop=true" in told.message
     assert told.hint
