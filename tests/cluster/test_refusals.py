@@ -106,6 +106,7 @@ def test_a_stopped_service_is_refused_with_the_command_that_starts_it(stage: Sta
     stage.promote("a")
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices/{stage.target.name}"
     stage.api().patch(path, {"metadata": {"annotations": {"serving.kserve.io/stop": "true"}}})
+    assert stage.world().read().state == "stopped"
     told = refused(stage, RefusedError, model="b")
     assert "serving.kserve.io/stop=true" in told.message
     assert told.hint
@@ -261,7 +262,8 @@ def test_kserves_own_sklearn_server_is_warned_about_when_versions_differ(stage: 
 
 
 def test_the_documented_role_is_what_the_code_asks_for() -> None:
-    asked = {(group, name, verb) for group, name, verbs in checks.RIGHTS + checks.KNATIVE_RIGHTS for verb in verbs}
+    listed = checks.RIGHTS + checks.KNATIVE_RIGHTS + checks.SPLIT_RIGHTS
+    asked = {(group, name, verb) for group, name, verbs in listed for verb in verbs}
     told = {
         (group, name, verb)
         for rule in documented()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evctl.rollout.serving.kserve_proof import UNSCHEDULABLE_S, Observed, Verdict, Wanted, judge
+from evctl.rollout.serving.kserve_proof import UNSCHEDULABLE_S, Observed, Verdict, Wanted, judge, serves
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "kserve-standard"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
@@ -167,6 +167,20 @@ def test_an_old_pod_that_still_serves_is_waited_for() -> None:
     assert judged(both[0], pod("s3://m/1/", name="old", going=True), **given).state == "rolled_out"
     stale = {"deployment": deployment(uri, {**done, "observedGeneration": 1})}
     assert judged(both[0], **stale).state == "waiting", "the status is the previous template's"
+
+
+def test_a_service_that_lost_one_of_its_pods_serves_though_it_is_not_rolled_out() -> None:
+    uri = "s3://m/2/"
+    wanted = Wanted(NAME, uri, "2", "Standard")
+    status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1}
+    made = deployment(uri, status)
+    made["spec"]["replicas"] = 2
+    ready, starts = pod(uri, conditions=[{"type": "Ready", "status": "True"}]), pod(uri, name="again")
+    for pods, expected in (([ready, starts], True), ([starts], False), ([ready, pod("s3://m/1/", name="old")], False)):
+        seen = Observed(service(uri), pods, made)
+        verdict = judge(wanted, seen)
+        assert verdict.state == "waiting"
+        assert serves(wanted, seen, verdict) is expected
 
 
 def test_another_revision_of_the_same_model_is_not_this_one() -> None:

@@ -22,7 +22,7 @@ from evctl.rollout.serving.base import ProofError, Serving
 from evctl.rollout.serving.kserve_canary import StandardCanary
 from evctl.rollout.serving.kserve_golden import Golden, Patience
 from evctl.rollout.serving.kserve_objects import ServiceObjects
-from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge
+from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge, serves
 from evctl.rollout.target import ServiceTarget
 
 POLL_S = 0.5
@@ -72,15 +72,15 @@ class ClusterWorld:
         revision, share = notes.get(spec.REVISION, ""), spec.share(found)
         mode = modes.running(found) or self._mode(found)
         wanted = Wanted(self._target.name, str(uri), revision, mode, share)
-        verdict = judge(wanted, self._objects.observe(wanted, found, {}, 0.0))
-        proved = verdict.state == "rolled_out"
+        seen = self._objects.observe(wanted, found, {}, 0.0)
+        verdict = judge(wanted, seen)
         return Serving(
-            "serving" if proved else "failing",
+            "serving" if serves(wanted, seen, verdict) else "failing",
             digest=notes.get(spec.DIGEST),
             version=notes.get(spec.MODEL),
             uri=uri,
             url=url,
-            detail="" if proved else verdict.told,
+            detail="" if verdict.state == "rolled_out" else verdict.told,
             extra={
                 "mode": wanted.mode,
                 "revision": revision,

@@ -103,6 +103,14 @@ def judge(wanted: Wanted, seen: Observed) -> Verdict:
     return _standard(wanted, seen, service)
 
 
+def serves(wanted: Wanted, seen: Observed, verdict: Verdict) -> bool:
+    """Does the release serve, if not with all of its pods? One that a drained node lost is made again, others go on."""
+    if verdict.state != "waiting" or seen.deployment is None:
+        return verdict.state == "rolled_out"
+    fresh, old = _split(seen.pods, wanted)
+    return _is_of(seen.deployment["spec"]["template"], wanted) and not old and any(is_ready(pod) for pod in fresh)
+
+
 def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
     deployment = seen.deployment
     if deployment is None or not _is_of(deployment["spec"]["template"], wanted):

@@ -1,0 +1,68 @@
+"""What is told of a rollout that nothing else explains."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from evctl.errors import FailedError, UnavailableError
+from evctl.kube import KubeApi
+from evctl.rollout.serving.kserve_objects import ServiceObjects
+from evctl.rollout.target import ServiceTarget
+
+TARGET = ServiceTarget(name="ev", namespace="ns", backend="kubeflow", store={})
+CHANGE = "2026-11-23T07:18:11Z"
+Object = dict[str, Any]
+
+
+class Api:
+    """A service, its events, and what was written."""
+
+    def __init__(self, *events: tuple[str, str, str]) -> None:
+        self.events = [
+            {"involvedObject": {"name": name}, "lastTimestamp": at, "reason": "Why", "message": message, "metadata": {}}
+            for name, at, message in events
+        ]
+        self.away = False
+        self.written: list[str] = []
+
+    def get(self, path: str) -> Object:
+        if self.away:
+            raise UnavailableError("away")
+        return {"metadata": {"managedFields": [{"manager": "evctl", "time": CHANGE}]}}
+
+    def list(self, path: str, **query: Any) -> list[Object]:
+        return self.events
+
+    def delete(self, path: str, body: Object) -> None:
+        self.written.append(f"delete {body['preconditions']['uid']}")
+
+
+def objects(api: Api) -> ServiceObjects:
+    return ServiceObjects(cast(KubeApi, api), TARGET)
+
+
+@pytest.mark.parametrize("about", ["ev", "ev-predictor-7d5469557d-vhgw4", "ev-r2-predictor-58b4d77955-mp9m2"])
+def test_the_last_warning_since_the_change_is_told_of_the_service_and_of_what_kserve_made_of_it(about: str) -> None:
+    later = (about, "2026-11-23T07:18:40Z", "later")
+    assert objects(Api((about, "2026-11-23T07:18:30Z", "first"), later)).warning() == "Why: later"
+
+
+def test_a_warning_of_the_rollout_before_or_of_another_service_explains_nothing() -> None:
+    api = Api(
+        ("ev-predictor-x", "2026-11-23T07:16:00Z", "before"), ("evening-predictor-x", "2026-11-23T07:19:00Z", "x")
+    )
+    assert objects(api).warning() == ""
+    api.away = True
+    assert objects(api).warning() == "Why: before", "who cannot tell when it was changed tells what there is"
+
+
+def test_a_service_that_only_the_failed_release_made_is_deleted_and_an_older_one_is_not() -> None:
+    api = Api()
+    objects(api).take_away({"metadata": {"generation": 1, "uid": "u1"}}, None)
+    assert api.written == ["delete u1"]
+    with pytest.raises(FailedError, match="older than the ledger, which knows nothing to restore"):
+        objects(api).take_away({"metadata": {"generation": 4, "uid": "u1"}}, None)
+    objects(api).take_away(None, None)
+    assert api.written == ["delete u1"]
