@@ -267,7 +267,7 @@ class Played:
                 begun = item.pod and item.begin + 0.05 <= seconds and not item.why and item.state != "cached"
                 properties["pod_name"] = text(item.pod if begun else "")
                 properties["namespace"] = text("kubeflow" if begun else "")
-            if done and item.state in ("ok", "cached"):
+            if done and item.state in ("ok", "cached") and not item.dag:
                 properties["outputs"] = {"struct_value": item.outputs}
             executions.append(
                 {
@@ -354,7 +354,9 @@ class Player:
         states = {item.state for item in done.values()}
         end = None if None in ends else max([begin, *(e for e in ends if e is not None)])
         worst = next((each for each in ("killed", "failed") if each in states), "ok")
-        return end, worst, {}
+        given = {name: source.get("valueFromParameter", {}) for name, source in _outputs(dag).items()}
+        found = {name: done.get(source.get("producerSubtask", "")) for name, source in given.items()}
+        return end, worst, {n: item.outputs.get(given[n]["outputParameterKey"]) for n, item in found.items() if item}
 
     def _task(
         self, key: str, task: Mapping[str, Any], own: Item, begin: float, needs: list[Item], done: dict[str, Item]
@@ -381,7 +383,7 @@ class Player:
 
     def _group(self, item: Item, task: Mapping[str, Any], dag: Mapping[str, Any]) -> None:
         if "parameterIterator" not in task and "artifactIterator" not in task:
-            item.end, item.state, _ = self._dag(dag, item, item.begin + self.plan.task_s / 4)
+            item.end, item.state, item.outputs = self._dag(dag, item, item.begin + self.plan.task_s / 4)
             return
         item.iterations = self.plan.loops.get(item.key, 2)
         ends, states = [], []
@@ -424,6 +426,10 @@ class Player:
             producer = done.get(produced["producerTask"])
             return producer.outputs.get(produced["outputParameterKey"]) if producer else None
         return source.get("runtimeValue", {}).get("constant")
+
+
+def _outputs(dag: Mapping[str, Any]) -> Mapping[str, Any]:
+    return dag.get("outputs", {}).get("parameters", {})
 
 
 def _parameters(task: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -187,11 +187,16 @@ class Life:
 
 
 def followed(
-    world: World, life: Life, script: Callable[[Callable[[int], None]], None], name: str | None = None, **options: Any
+    world: World,
+    life: Life,
+    script: Callable[[Callable[[int], None]], None],
+    name: str | None = None,
+    look: Callable[[], Run] | None = None,
+    **options: Any,
 ) -> Sequence[str]:
     """Follow in a thread while the script plays; `seen(n)` waits until n lines were shown."""
     lines: list[str] = []
-    reader = Logs(world, RUN, life, lambda: metadata("other"), 0.01)
+    reader = Logs(world, RUN, look or life, lambda: metadata("other"), 0.01)
 
     failed: list[BaseException] = []
 
@@ -341,3 +346,32 @@ def test_lines_are_whole_wherever_the_pieces_end(size: int) -> None:
     assert list(split_lines(pieces)) == ["grün", "", "last"]
     assert list(split_lines(pieces, whole=True)) == ["grün", ""]
     json.dumps(list(split_lines([b"\xff\n"])))
+
+
+def test_an_api_that_is_restarted_ends_no_follow_and_one_that_stays_away_does() -> None:
+    pods = Pods()
+    life = Life(task("train", TaskState.RUNNING, pod="wf-impl-1", attempts=1))
+    away = threading.Event()
+
+    def look() -> Run:
+        if away.is_set():
+            raise UnavailableError("the KFP API does not answer")
+        return life()
+
+    def script(seen: Callable[[int], None]) -> None:
+        pods.logs["wf-impl-1"] = "one\n"
+        seen(1)
+        away.set()
+        time.sleep(0.1)
+        pods.logs["wf-impl-1"] = "one\ntwo\n"
+        seen(2)
+        away.clear()
+        life.set("train", TaskState.SUCCEEDED)
+        life.end()
+        pods.over.add("wf-impl-1")
+
+    assert followed(World(pods), life, script, "train", look=look) == ["train/1 one", "train/1 two"]
+    away.set()
+    reader = Logs(World(pods), RUN, look, lambda: metadata("other"), 0.01)
+    with pytest.raises(UnavailableError):
+        list(reader.follow("train"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from evctl.backends.metadata.client import MetadataStore
 from evctl.backends.metadata.values import RunMetadata
 from evctl.errors import UnavailableError
 from tests.fakes import real_mlmd
+from tests.fakes.mlmd_server import MlmdServer
 from tests.kubeflow import recorded
 
 pytestmark = pytest.mark.kubeflow
@@ -65,3 +67,20 @@ def test_a_store_that_is_gone_is_told_in_time() -> None:
     with pytest.raises(UnavailableError, match="does not answer"):
         client.read("any")
     client.close()
+
+
+def test_a_store_that_takes_its_time_with_each_request_is_given_up_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(MlmdServer):
+        def reply(self, method: str, request: Any) -> Any:
+            time.sleep(0.4)
+            return super().reply(method, request)
+
+    monkeypatch.setattr("evctl.backends.metadata.client.READ_S", 1.0)
+    answers = recorded.load("runs/succeeded/mlmd.json")
+    with Slow(lambda _: answers, lambda: ["succeeded"]) as server:
+        client = MetadataStore(server.host, timeout_s=0.9)
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            client.read("succeeded")
+        assert time.monotonic() - began < 3
+        client.close()

@@ -14,6 +14,7 @@ import yaml
 
 from tests.fakes.kfp_life import Plan
 from tests.kubeflow.conftest import Kubeflow
+from tests.kubeflow.pipelines_of_others import compiled
 
 pytestmark = pytest.mark.kubeflow
 Evctl = Callable[..., tuple[int, str, str]]
@@ -151,3 +152,29 @@ def test_names_with_control_characters_do_not_reach_the_terminal(
     for verb in (["status", run_id], ["status", run_id, "--watch"]):
         _, out, err = evctl(*verb, "--env", "dev")
         assert "\x1b" not in out + err
+
+
+def test_a_task_of_a_pipeline_that_is_used_twice_is_named_with_its_group_everywhere(
+    kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    outputs = {("check", "Output"): 0.25}
+    run_id = start(kubeflow, compiled("twice"), Plan(outputs=outputs, failing=frozenset({"shell"})))
+    code, told, document = status(evctl, run_id)
+    assert code == 1 and {"inner/check", "inner_2/check", "inner_2/exit_handler_1/train"} <= set(told)
+    assert document["reason"].startswith("shell: ")
+    found = json.loads(evctl("outputs", run_id, "--env", "dev", "-o", "json")[1])["parameters"]
+    assert found["inner/check.Output"] == found["inner_2/check.Output"] == 0.25
+    for each in kubeflow.world.run(run_id).moment().pods:
+        kubeflow.world.logs[each["metadata"]["name"]] = f"said by {each['metadata']['name']}\n"
+    said = [evctl("logs", run_id, label, "--env", "dev") for label in ("inner/check", "inner_2/check")]
+    assert [code for code, *_ in said] == [0, 0]
+    assert said[0][1] != said[1][1] and all(len(out.splitlines()) == 1 for _, out, _ in said)
+    code, _, err = evctl("logs", run_id, "inner_3/check", "--env", "dev")
+    assert code == 3 and "has no task inner_3/check" in err
+
+
+def test_a_loop_with_a_name_of_its_own_is_found_under_it(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = start(kubeflow, compiled("loops"), Plan(loops={"for-loop-1": 3}))
+    code, told, _ = status(evctl, run_id)
+    assert code == 0 and [name for name in told if name.startswith("work[")] == ["work[0]", "work[1]", "work[2]"]
+    assert "shards" in evctl("status", run_id, "--env", "dev")[1]

@@ -511,6 +511,7 @@ def test_a_cancelled_run_that_is_retried_has_a_new_life_with_an_end_of_its_own(
     if second == "FAILED":  # a played retry mends what failed; this one must not
         dev.world.retry = lambda _: setattr(run, "life", Anew(run.life, run.age())) or {}  # type: ignore[method-assign]
     code, out, err = evctl("retry", run_id, "-o", "json")
+    assert out, err
     assert (code, json.loads(out)["state"]) == (0 if second == "SUCCEEDED" else 1, second), err
 
 

@@ -24,10 +24,12 @@ from evctl.backends.kubeflow.objects import Objects
 from evctl.backends.kubeflow.objects_reach import Reach
 from evctl.backends.merging import merged
 from evctl.backends.metadata.values import RunMetadata
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError
 
 CONTAINER = "main"
 POLL_S = 1.0
+OUTAGE_S = 120.0
+"""As long as a watch bridges (`evctl.lifecycle`)."""
 ARCHIVE_S = 3.0
 """The API answers 500 for a log that it has nowhere: that is not worth the patience of other requests."""
 _DRIVER = re.compile(r"-(container|dag)-driver-")
@@ -57,6 +59,7 @@ class Logs:
     _namespace: str = ""
     _known: RunMetadata | None = None
     _last: tuple[float, Run] | None = None
+    _answered: float = 0.0
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, task: str | None, *, tail: int | None = None) -> Iterator[LogLine]:
@@ -104,7 +107,14 @@ class Logs:
         """Return the run as it is, asked for at most once in a pause whatever number of tasks is read."""
         with self._asking:
             if self._last is None or time.monotonic() - self._last[0] >= self.poll_s:
-                self._last = (time.monotonic(), self.look())
+                try:
+                    self._last = (time.monotonic(), self.look())
+                    self._answered = self._last[0]
+                except UnavailableError:
+                    # a server that is restarted ends no log: the pods go on, and so do their lines
+                    if self._last is None or time.monotonic() - self._answered >= OUTAGE_S:
+                        raise
+                    self._last = (time.monotonic(), self._last[1])
             return self._last[1]
 
     def _shown(self, run: Run, task: str | None) -> list[TaskStatus]:

@@ -240,9 +240,10 @@ class Reader:
 
 
 def _unexplained(run: Run, pods: Sequence[pod_reader.Pod]) -> bool:
-    """Whether Argo has to be asked: a failure without a reason or a pod, or a run in which no pod is at work."""
+    """Whether Argo has to be asked: a failure without a reason, or a run in which no pod is at work."""
     if not run.finished:
         return not any(pod.phase in ("Running", "Pending") for pod in pods)
-    there = {pod.name for pod in pods}
-    failed = [task for task in run.tasks if task.state is TaskState.FAILED and (task.kind == "task" or task.reason)]
-    return not failed or any(task.reason in (UNKNOWN, DRIVER) or task.pod not in there for task in failed)
+    reasons = [
+        task.reason for task in run.tasks if task.state is TaskState.FAILED and (task.kind == "task" or task.reason)
+    ]
+    return not reasons or any(reason in (UNKNOWN, DRIVER) for reason in reasons)

@@ -12,6 +12,8 @@ from evctl.errors import EvctlError, NotAllowedError, UnavailableError
 
 PAGE = 100
 """Executions asked for at a time; ML Metadata's own limit."""
+READ_S = 15.0
+"""For all of a run's metadata: a store in which each request takes seconds is as good as down."""
 IDS_AT_ONCE = 500
 """Ids in one request: keeps messages well under gRPC's 4 MiB."""
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
@@ -51,26 +53,27 @@ class MetadataStore:
 
         Two requests, four with artifacts (more only for runs of more than 100 tasks).
         """
-        context = self._context(run_id)
+        end = time.monotonic() + max(READ_S, self.timeout_s)
+        context = self._context(run_id, end)
         if context is None:
             return None
-        executions = self._executions(context.id)
+        executions = self._executions(context.id, end)
         known = {key: values.plain(value) for key, value in context.custom_properties.items()}
         links: tuple[values.Link, ...] = ()
         stored: dict[int, values.StoredArtifact] = {}
         if artifacts and executions:
-            links = self._links([e.id for e in executions])
-            stored = self._artifacts(sorted({entry.artifact for entry in links}))
+            links = self._links([e.id for e in executions], end)
+            stored = self._artifacts(sorted({entry.artifact for entry in links}), end)
         return values.RunMetadata(
             executions, links, stored, known.get("pipeline_root"), known.get("store_session_info")
         )
 
-    def _context(self, run_id: str) -> Any:
+    def _context(self, run_id: str, end: float) -> Any:
         request = proto.message("GetContextByTypeAndNameRequest")(type_name="system.PipelineRun", context_name=run_id)
-        answer = self._call("GetContextByTypeAndName", request)
+        answer = self._call("GetContextByTypeAndName", request, end)
         return answer.context if answer is not None and answer.HasField("context") else None
 
-    def _executions(self, context: int) -> tuple[values.Execution, ...]:
+    def _executions(self, context: int, end: float) -> tuple[values.Execution, ...]:
         found: list[values.Execution] = []
         token = ""
         while True:
@@ -78,7 +81,7 @@ class MetadataStore:
             request.options.max_result_size = PAGE
             if token:
                 request.options.next_page_token = token
-            answer = self._call("GetExecutionsByContext", request)
+            answer = self._call("GetExecutionsByContext", request, end)
             if answer is None:
                 break
             found += [values.execution(entry) for entry in answer.executions]
@@ -87,32 +90,33 @@ class MetadataStore:
                 break
         return tuple(sorted({e.id: e for e in found}.values(), key=lambda e: e.id))
 
-    def _links(self, ids: list[int]) -> tuple[values.Link, ...]:
+    def _links(self, ids: list[int], end: float) -> tuple[values.Link, ...]:
         found: list[values.Link] = []
         for start in range(0, len(ids), IDS_AT_ONCE):
             chunk = ids[start : start + IDS_AT_ONCE]
             request = proto.message("GetEventsByExecutionIDsRequest")(execution_ids=chunk)
-            answer = self._call("GetEventsByExecutionIDs", request)
+            answer = self._call("GetEventsByExecutionIDs", request, end)
             found += [values.link(entry) for entry in answer.events] if answer is not None else []
         return tuple(found)
 
-    def _artifacts(self, ids: list[int]) -> dict[int, values.StoredArtifact]:
+    def _artifacts(self, ids: list[int], end: float) -> dict[int, values.StoredArtifact]:
         found: dict[int, values.StoredArtifact] = {}
         for start in range(0, len(ids), IDS_AT_ONCE):
             chunk = ids[start : start + IDS_AT_ONCE]
-            answer = self._call("GetArtifactsByID", proto.message("GetArtifactsByIDRequest")(artifact_ids=chunk))
+            request = proto.message("GetArtifactsByIDRequest")(artifact_ids=chunk)
+            answer = self._call("GetArtifactsByID", request, end)
             if answer is not None:
                 found |= {entry.id: values.artifact(entry) for entry in answer.artifacts}
         return found
 
-    def _call(self, method: str, request: Any) -> Any:
+    def _call(self, method: str, request: Any, until: float) -> Any:
         """Return the answer, None for NOT_FOUND. UnavailableError and NotAllowedError otherwise."""
         call = self._channel.unary_unary(
             f"/{proto.SERVICE}/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=proto.message(f"{method}Response").FromString,
         )
-        end = time.monotonic() + self.timeout_s
+        end = min(until, time.monotonic() + self.timeout_s)
         give_up = time.monotonic() + self.patience_s
         pause = 0.1
         while True:
