@@ -42,7 +42,8 @@ def serving(
         "state": now.state,
         "model": live.model if live else None,
         "revision": live.revision if live else None,
-        "digest": now.digest,
+        # while a release rolls out the service has its digest already, and the one before serves
+        "digest": live.digest if live and now.extra.get("rolling") else now.digest,
         "url": now.url,
         "detail": now.detail,
         "canary": {key: getattr(canary, key) for key in ("model", "revision")} | {"percent": canary.canary}

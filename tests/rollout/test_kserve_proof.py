@@ -169,18 +169,20 @@ def test_an_old_pod_that_still_serves_is_waited_for() -> None:
     assert judged(both[0], **stale).state == "waiting", "the status is the previous template's"
 
 
-def test_a_service_that_lost_one_of_its_pods_serves_though_it_is_not_rolled_out() -> None:
+def test_a_service_serves_while_a_release_rolls_out_and_when_it_lost_one_of_its_pods() -> None:
     uri = "s3://m/2/"
     wanted = Wanted(NAME, uri, "2", "Standard")
     status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1}
     made = deployment(uri, status)
     made["spec"]["replicas"] = 2
-    ready, starts = pod(uri, conditions=[{"type": "Ready", "status": "True"}]), pod(uri, name="again")
-    for pods, expected in (([ready, starts], True), ([starts], False), ([ready, pod("s3://m/1/", name="old")], False)):
+    conditions = [{"type": "Ready", "status": "True"}]
+    ready, starts = pod(uri, conditions=conditions), pod(uri, name="again")
+    old, going = (pod("s3://m/1/", name="old", going=each, conditions=conditions) for each in (False, True))
+    for pods, expected in (([ready, starts], True), ([starts], False), ([starts, old], True), ([starts, going], False)):
         seen = Observed(service(uri), pods, made)
         verdict = judge(wanted, seen)
         assert verdict.state == "waiting"
-        assert serves(wanted, seen, verdict) is expected
+        assert serves(seen, verdict) is expected
 
 
 def test_another_revision_of_the_same_model_is_not_this_one() -> None:

@@ -103,12 +103,13 @@ def judge(wanted: Wanted, seen: Observed) -> Verdict:
     return _standard(wanted, seen, service)
 
 
-def serves(wanted: Wanted, seen: Observed, verdict: Verdict) -> bool:
-    """Does the release serve, if not with all of its pods? One that a drained node lost is made again, others go on."""
-    if verdict.state != "waiting" or seen.deployment is None:
+def serves(seen: Observed, verdict: Verdict) -> bool:
+    """Does the service serve? While a release rolls out the one before it does, and a drained node takes one pod of many."""
+    if verdict.state != "waiting":
         return verdict.state == "rolled_out"
-    fresh, old = _split(seen.pods, wanted)
-    return _is_of(seen.deployment["spec"]["template"], wanted) and not old and any(is_ready(pod) for pod in fresh)
+    if seen.knative is not None:
+        return bool((seen.knative.get("status") or {}).get("latestReadyRevisionName"))
+    return any(is_ready(pod) and not is_going(pod) for pod in seen.pods)
 
 
 def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
