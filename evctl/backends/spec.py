@@ -114,8 +114,18 @@ def _aliases(task: Mapping[str, Any], above: Mapping[str, str]) -> dict[str, str
             names[bare] = output.get("producerTask", bare).replace("-", "_") if key == "Output" else key
         else:
             given = str(source.get("componentInputParameter") or bare).removeprefix("pipelinechannel--")
-            names[bare] = above.get(given, bare)
+            names[bare] = above.get(given) or _item(bare, above)
     return names
+
+
+def _item(channel: str, above: Mapping[str, str]) -> str:
+    """Name a loop's item: of what a task gave (`numbers[i]`), of the list in the pipeline (`item`)."""
+    if channel.startswith("loop-item-param-"):
+        return "item"
+    of = channel.removesuffix("-loop-item")
+    if of == channel:
+        return channel
+    return f"{above.get(of) or of.removesuffix('-Output').replace('-', '_')}[i]"
 
 
 def _needs(task: Mapping[str, Any]) -> set[str]:
@@ -157,6 +167,8 @@ def gate_words(node: Node, inputs: Mapping[str, Any], parameters: Mapping[str, A
             said = said.replace(sign, word)
         return said or None
     left, operator, right, _, bound = sides
+    if bound is not None and bound.is_integer():
+        bound = int(bound)
     return f"{left} {operator} {bound if bound is not None else right}"
 
 

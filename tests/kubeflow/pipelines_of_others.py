@@ -118,6 +118,8 @@ def _pipelines() -> dict[str, Any]:
             before = work(part=1)
             with dsl.ParallelFor([1, 2]) as part:
                 check(part=part)
+                with dsl.If(part == 2):
+                    tell(said="a")
         with dsl.ExitHandler(two):
             tell(said="b")
         del before

@@ -53,6 +53,11 @@ def test_a_compound_condition_is_said_in_words() -> None:
     assert notes["heads"] == "flip == 'heads'"
 
 
+def test_a_gate_over_a_loops_item_says_whose() -> None:
+    notes = [line.note for line in shown("handlers").tasks if line.kind == "gate"]
+    assert notes == ["item == 2", "item == 2"]
+
+
 def test_a_gate_inside_the_branch_that_is_taken_may_still_refuse() -> None:
     closed = {"condition-2": False, "condition-4": False, "condition-5": False}
     run = shown("branches", opens=closed)
@@ -132,20 +137,20 @@ def test_a_gate_whose_driver_failed_has_not_refused(*, metadata: bool) -> None:
 
 @KNOWN
 def test_each_exit_handler_has_its_own_end(*, metadata: bool) -> None:
-    fates = {("exit-handler-1", "for-loop-3", 0, "check"): "cached", ("exit-handler-4", "tell"): "failed"}
+    fates = {("exit-handler-1", "for-loop-3", 0, "check"): "cached", ("exit-handler-5", "tell-2"): "failed"}
     run = shown("handlers", metadata=metadata, fates=fates)
     assert states(run) == {
-        "work": "SUCCEEDED", "check[0]": "CACHED", "check[1]": "SUCCEEDED", "cleanup": "SUCCEEDED", "tell": "FAILED",
-        "cleanup_2": "SUCCEEDED",
+        "work": "SUCCEEDED", "check[0]": "CACHED", "check[1]": "SUCCEEDED", "cleanup": "SUCCEEDED", "tell_2": "FAILED",
+        "cleanup_2": "SUCCEEDED", "tell[0]": "SUCCEEDED", "tell[1]": "SUCCEEDED",
     }  # fmt: skip
-    assert state_of(run, "exit_handler") == {"exit_handler_1": "SUCCEEDED", "exit_handler_4": "FAILED"}
+    assert state_of(run, "exit_handler") == {"exit_handler_1": "SUCCEEDED", "exit_handler_5": "FAILED"}
 
 
 def test_a_run_that_is_being_terminated_shows_its_killed_task_as_cancelled_before_and_after_its_end() -> None:
-    fates = {("exit-handler-4", "tell"): "killed"}
+    fates = {("exit-handler-5", "tell-2"): "killed"}
     for state in ("CANCELING", "FAILED"):
         run = shown("handlers", fates=fates, terminated=True, state=state)
-        assert states(run)["tell"] == "CANCELED", state
+        assert states(run)["tell_2"] == "CANCELED", state
     assert run.state is RunState.CANCELED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from evctl.backends.base import TaskState
 from evctl.errors import UnavailableError
 from evctl.index import IndexEntry, RunIndex
+from tests.fakes.kfp_life import Plan
 from tests.kubeflow.conftest import Kubeflow
 from tests.kubeflow.recorded import SITUATIONS
 from tests.kubeflow.test_join import ORDER, TABLE
@@ -243,3 +245,25 @@ def test_a_recorded_failure_is_retried_and_its_second_life_is_told(kubeflow: Kub
     code, out, err = evctl("retry", run_id, "--env", "dev", "-o", "json")
     assert code == 1, err  # it failed again, as recorded
     assert json.loads(out)["state"] == "FAILED"
+
+
+def test_logs_that_are_nowhere_do_not_hold_up_why_a_run_failed(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    kubeflow.profile(kubeflow={"deadline_s": 60})
+    failing = frozenset({"train-fault-classifier", "notify-pipeline-status"})
+    kubeflow.world.plan = Plan(task_s=0.1, failing=failing)
+    run_id = evctl("run", "--env", "dev", "--data-version", "v1", "--detach", "-q")[1].strip()
+    kubeflow.world.run(run_id).frozen = 3600
+    asked: list[str] = []
+
+    def nowhere(handler: Any, method: str, path: str) -> bool:
+        if not path.endswith("/log"):
+            return False
+        asked.append(path)
+        handler.reply(500, {"code": 13, "message": "failed to get logs"})
+        return True
+
+    kubeflow.api.faults.append(nowhere)
+    began = time.monotonic()
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    assert code == 1 and json.loads(out)["reason"] == "train_fault_classifier: exit code 1"
+    assert time.monotonic() - began < 20 and 1 <= len(asked) <= 12

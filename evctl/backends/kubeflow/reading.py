@@ -33,6 +33,8 @@ EVENTS_OF = 5
 WORDS_BYTES = 4 << 20
 WORDS_S = 5.0
 """How much of a failed task's log is kept, and how long it is read, for its last words."""
+WORDS_BEGIN_S, WORDS_ALL_S = 2.0, 5.0
+"""How long a log may be in coming, since the API answers 500 for one that it has nowhere; and all of a run's together."""
 
 
 class Connection(Protocol):
@@ -52,8 +54,8 @@ class Connection(Protocol):
         """Return ML Metadata's client."""
         ...
 
-    def stream(self, path: str) -> Any:
-        """Yield an answer's body as it comes."""
+    def stream(self, path: str, *, deadline_s: float | None = None) -> Any:
+        """Yield an answer's body as it comes; it must begin within the deadline."""
         ...
 
     def url_of(self, run_id: str) -> str | None:
@@ -206,10 +208,11 @@ class Reader:
             task = tried.get(pod.task.replace("-", "_"))
             if task is not None and pod.phase == "Failed" and not pod.driver:
                 failed[pod.name] = task
+        end = time.monotonic() + WORDS_ALL_S
         for name, task in failed.items():
-            if name not in self._words:
+            if name not in self._words and time.monotonic() < end:
                 self._words[name] = self._words_of(run_id, name, task, metadata) or ""
-        return {name: self._words[name] for name in failed if self._words[name]}
+        return {name: self._words[name] for name in failed if self._words.get(name)}
 
     def _words_of(self, run_id: str, pod: str, task: TaskStatus, metadata: RunMetadata | None) -> str | None:
         """Ask the API's archive, which is not always kept, then the log that the launcher stored."""
@@ -232,7 +235,7 @@ class Reader:
     def _tail(self, path: str) -> str:
         kept = b""
         end = time.monotonic() + WORDS_S
-        for chunk in self.connection.stream(path):
+        for chunk in self.connection.stream(path, deadline_s=WORDS_BEGIN_S):
             kept = (kept + chunk)[-WORDS_BYTES:]
             if time.monotonic() > end:
                 break
