@@ -58,6 +58,10 @@ def explained(method: str, path: str, status: int, body: bytes, host: str) -> Ev
         return ConflictError(what, hint="the same command again, once the other one is through")
     if status in (400, 422):
         return RefusedError(what)
+    if status >= 500 and "failed calling webhook" in said:
+        whose = "kserve" if "kserve" in said else "NAMESPACE"
+        who = "KServe's controller does not answer" if whose == "kserve" else "an admission webhook does not answer"
+        return UnavailableError(f"{who}: {what}", hint=f"kubectl -n {whose} get pods, then the same command")
     if status in RETRIED or status >= 500:
         return UnavailableError(f"the Kubernetes API at {host} is not well: {what}", hint="the same command again")
     return FailedError(what)

@@ -21,6 +21,8 @@ from evctl.errors import UsageError
 
 SERVICE_NAME = "ev-battery-fault-classifier"
 MODEL_NAME = "ev_battery_fault_classifier"
+INSTALLING_S = 900.0
+"""Seconds for a predictor that installs its packages first: some ninety, on a busy node in more than five minutes."""
 PIPELINE_NAME = "ev-battery-health-fault-pipeline"
 
 
@@ -81,7 +83,8 @@ class ServingSettings(Settings):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Local only: the stable address's port; 0 picks a free one once and keeps it."""
     proof_timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds for a new release to prove itself before the previous one is restored."""
+    """Seconds for a new release to prove itself before the previous one is restored; where it says nothing and the
+    predictor installs its packages at start, 900."""
     max_recall_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
     """How much worse than the live model's recorded recall a candidate may be."""
     history_limit: Annotated[int, Field(ge=2, le=200)] = 50
@@ -206,6 +209,8 @@ class Profile(Settings):
             serving = {**serving, "image": image} if image else {k: v for k, v in serving.items() if k != "image"}
             if self.image.mode == "embedded" and not image:
                 serving["stock_image"] = self.image.name
+                if "proof_timeout_s" not in self.serving.model_fields_set:
+                    serving["proof_timeout_s"] = INSTALLING_S
             if self.store.secret:
                 serving.setdefault("service_account", self.serving.name)
         return PipelineSettings(

@@ -37,6 +37,8 @@ def serving(
         promotion.switch(target, world, on=action is Action.start, by=release.by(), tell=say)
     now, ledger = world.read(), world.ledger().read()[0]
     live, canary = ledger.live, ledger.canary
+    begun = ledger.pending if canary is None else None
+    detail = f"revision {begun.revision}, {begun.model}, is being promoted: {now.detail}" if begun else now.detail
     document: dict[str, Any] = {
         "service": target.name,
         "state": now.state,
@@ -45,7 +47,7 @@ def serving(
         # while a release rolls out the service has its digest already, and the one before serves
         "digest": live.digest if live and now.extra.get("rolling") else now.digest,
         "url": now.url,
-        "detail": now.detail,
+        "detail": detail.removesuffix(": "),
         "canary": {key: getattr(canary, key) for key in ("model", "revision")} | {"percent": canary.canary}
         if canary
         else None,
@@ -61,4 +63,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines.append(f"  canary: {canary['model']} gets {canary['percent']} % (revision {canary['revision']})")
     if state == "serving":
         return [*lines, f"  {document['url']}/v2/models/{document['service']}/infer"]
+    if "is being promoted" in document["detail"]:
+        return [
+            *lines,
+            "  next: evctl history; if nobody promotes any more: evctl promote, which finishes it or undoes it",
+        ]
     return [*lines, "  next: evctl serving start" if document["model"] else "  next: evctl promote"]

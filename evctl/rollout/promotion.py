@@ -16,7 +16,7 @@ from evctl.rollout import policy
 from evctl.rollout.ledger import Ledger, Release
 from evctl.rollout.locking import Held, LostLeaseError, locked
 from evctl.rollout.recovery import end, fail, go_on, recover, refuse_beside_canary, running_canary, take_back
-from evctl.rollout.registry import manifest_of
+from evctl.rollout.registry import manifest_of, missing_files
 from evctl.rollout.serving.base import ServingWorld
 from evctl.rollout.target import ServiceTarget
 
@@ -110,9 +110,12 @@ def promote(
 
 def _manifest(model_uri: str, target: ServiceTarget) -> dict[str, Any]:
     try:
-        return manifest_of(model_uri, target.store)
+        manifest = manifest_of(model_uri, target.store)
     except NotFoundError as error:
         raise RefusedError(f"{error.message}: its upload was cut short, or it was emptied", hint=error.hint) from error
+    if gone := missing_files(model_uri, manifest, target.store):
+        raise RefusedError(f"{model_uri} lacks {', '.join(gone)}: it was emptied", hint="evctl models list")
+    return manifest
 
 
 def rollback(

@@ -148,6 +148,14 @@ def monitor(model_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
+def missing_files(model_uri: str, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return the files of a manifest that the store has no more: a pod would tell so after its second crash only."""
+    store = Store(config)
+    prefix = (model_uri.rstrip("/") + "/").removeprefix(store.uri)
+    there = set(store.keys(prefix))
+    return sorted(name for name in manifest["files"] if prefix + name not in there)
+
+
 def manifest_of(model_uri: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a registered model's manifest. NotFoundError when the address holds no finished model."""
     store = Store(config)

@@ -102,14 +102,16 @@ class ClusterSecrets:
     def service_account(self, name: str, secret: str, *, force: bool = False) -> bool:
         """Let a service account use a secret, making it when it is missing; return whether anything changed."""
         before = self._get(name, "serviceaccounts")
-        if secret in [each.get("name") for each in before.get("secrets") or ()]:
+        there, own = [each.get("name") for each in before.get("secrets") or ()], _own_references(before)
+        if secret in there and set(own) <= {secret}:
             return False
         body = {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
             "metadata": {"name": name, "namespace": self.namespace},
-            # the list merges by name: those of others stay, and those applied from here before stay too
-            "secrets": [{"name": each} for each in sorted({secret, *_own_references(before)})],
+            # the list merges by name, so those of others stay. What was applied from here before goes: KServe gives the
+            # pods the keys of all that are named, and makes no pod at all where one of them is gone
+            "secrets": [{"name": secret}],
         }
         self._apply(self._path("serviceaccounts", name), body, f"service account {name}", before, force=force)
         return True

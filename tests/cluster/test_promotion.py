@@ -52,7 +52,7 @@ def test_the_same_model_again_is_unchanged(serving: Stage) -> None:
     ("timeline", "back", "reason"),
     [
         ("3_update_bad_uri", "4_rollback_after_bad_uri", "storage-initializer failed"),
-        ("5_update_corrupt", "6_rollback_after_corrupt", "kserve-container was restarted 2 times"),
+        ("5_update_corrupt", "6_rollback_after_corrupt", "kserve-container ended twice"),
     ],
 )
 def test_a_model_whose_pod_fails_is_taken_back_and_the_one_before_proved(

@@ -231,11 +231,16 @@ def test_the_stores_secret_is_what_kserve_reads_and_a_service_account_uses_it(op
     assert operator.apply({"AWS_ACCESS_KEY_ID": STORE["AWS_ACCESS_KEY_ID"]}, "--store", code=2)["code"] == "usage"
 
 
-def test_another_store_secret_leaves_the_account_both(operator: Operator) -> None:
+def test_another_store_secret_takes_the_place_of_the_one_before_and_leaves_others_theirs(operator: Operator) -> None:
+    accounts = f"/api/v1/namespaces/{operator.namespace}/serviceaccounts"
+    operator.admin.create(
+        accounts, {"metadata": {"name": "ev-battery-fault-classifier"}, "secrets": [{"name": "theirs"}]}
+    )
     operator.apply(STORE, "--store")
     assert operator.apply(STORE, "second-store", "--store")["service_account"]["changed"] is True
     used = operator.admin.get(operator.path("ev-battery-fault-classifier", "serviceaccounts"))["secrets"]
-    assert sorted(each["name"] for each in used) == ["ev-battery-store", "second-store"]
+    assert sorted(each["name"] for each in used) == ["second-store", "theirs"]
+    assert operator.apply(STORE, "second-store", "--store")["service_account"]["changed"] is False
 
 
 def test_an_operator_who_may_not_touch_service_accounts_is_told_which_verb(operator: Operator) -> None:

@@ -48,6 +48,13 @@ def test_runtimes_are_named_by_image_source_and_versions() -> None:
     assert one["metadata"]["name"] != other["metadata"]["name"]
 
 
+def test_its_environment_names_nothing_that_kserve_refuses() -> None:
+    made = kserve_embedded.runtime("python:3.11-slim", versions(), cpu="1", memory="1Gi")
+    container = made["spec"]["containers"][0]
+    assert [each["name"] for each in container["env"]] == ["HOME"]
+    assert f"export PYTHONPATH={kserve_embedded.PLACE}/src" in container["command"][-1]
+
+
 @pytest.mark.local
 def test_its_program_serves_a_real_bundle(
     bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,7 +75,8 @@ def test_its_program_serves_a_real_bundle(
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     environment = {each["name"]: each["value"] for each in container["env"]}
-    environment["PYTHONPATH"] += f":{site}"
+    # what is installed here stands in for the folder that pip would have filled
+    command = command.replace("/site\nexec", f"/site:{site}\nexec")
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     log = (tmp_path / "log").open("w")
     server = subprocess.Popen(

@@ -80,3 +80,54 @@ def test_an_init_container_that_a_restarted_node_runs_anew_has_not_failed() -> N
     assert failure([pod(init=[{**again, "restartCount": 1}])], ()) is None
     ended = initializer(state={"terminated": done})
     assert failure([pod(init=[{**ended, "restartCount": 1}])], ()) is None
+
+
+def server(restarts: int, last: Object | None = None, **state: Any) -> Object:
+    return {
+        "name": "kserve-container",
+        "restartCount": restarts,
+        "state": state,
+        "lastState": {"terminated": last} if last else {},
+    }
+
+
+def test_the_second_end_of_the_models_server_is_told_before_its_second_restart() -> None:
+    once = server(0, terminated={"exitCode": 1, "reason": "Error"})
+    assert failure([pod(containers=[once])], ()) is None
+    assert doing([pod(containers=[once])]) == ": kserve-container ended (exit code 1) and is started again"
+    twice = failure([pod(containers=[server(1, ENDED, terminated={"exitCode": 1, "reason": "Error"})])], ())
+    assert twice
+    assert (twice.told, twice.previous) == ("pod new, kserve-container ended twice (exit code 1)", False)
+    backs_off = failure([pod(containers=[server(1, ENDED, waiting={"reason": "CrashLoopBackOff"})])], ())
+    assert backs_off
+    assert backs_off.told == "pod new, kserve-container ended twice (exit code 137)"
+    assert failure([pod(containers=[server(1, ENDED, running={})])], ()) is None
+
+
+def test_a_bundle_that_our_predictor_refuses_is_not_started_twice_for_it() -> None:
+    ended = {"exitCode": 1, "reason": "Error", "message": "INFO loading\nrefused: DigestMismatch: model.joblib"}
+    found = failure([pod(containers=[server(0, terminated=ended)])], ())
+    assert found
+    assert found.told == "pod new, kserve-container ended (exit code 1)"
+    assert found.words.endswith("refused: DigestMismatch: model.joblib")
+    again = failure([pod(containers=[server(1, ended, running={})])], ())
+    assert again
+    assert again.previous
+
+
+def test_why_an_image_cannot_be_pulled_is_not_cut_off_behind_its_name() -> None:
+    image = "registry.local/nope@sha256:" + "0" * 64
+    message = (
+        f'Back-off pulling image "{image}": ErrImagePull: failed to pull and unpack image "{image}": failed to resolve '
+        f'reference "{image}": failed to do request: Head "https://registry.local/v2/nope": no such host'
+    )
+    state = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
+    found = failure([pod(containers=[{"name": "kserve-container", "state": state}])], ())
+    assert found
+    assert found.told.startswith(f"pod new, kserve-container: ImagePullBackOff: {image}: failed to pull and unpack")
+    assert found.told.endswith('Head "https://registry.local/v2/nope": no such host')
+
+
+def test_a_pod_that_waits_for_a_node_says_so_from_the_first_moment() -> None:
+    nowhere = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: 1 cpu"}
+    assert doing([pod(conditions=[nowhere])]) == ": it waits for a node (0/1 nodes: 1 cpu)"

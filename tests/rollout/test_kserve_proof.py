@@ -81,7 +81,7 @@ def verdicts(name: str) -> list[tuple[float, Verdict]]:
         ("2_update_good", "rolled_out", 16.0),
         ("3_update_bad_uri", "failed", 4.5),
         ("4_rollback_after_bad_uri", "rolled_out", 0.8),
-        ("5_update_corrupt", "failed", 43.6),
+        ("5_update_corrupt", "failed", 28.7),
         ("6_rollback_after_corrupt", "rolled_out", 17.1),
         ("7_update_empty_dir", "rolled_out", 17.2),
         ("8_back_to_v1", "rolled_out", 15.3),
@@ -95,8 +95,8 @@ def test_each_recorded_timeline_ends_where_its_pods_do(name: str, state: str, at
 
 def test_the_reason_names_the_container_and_whose_log_has_the_last_word() -> None:
     verdict = next(v for _, v in verdicts("5_update_corrupt") if v.state == "failed")
-    assert verdict.told.endswith("kserve-container was restarted 2 times")
-    assert (verdict.container, verdict.previous) == ("kserve-container", True)
+    assert verdict.told.endswith("kserve-container ended twice (exit code 1)")
+    assert (verdict.container, verdict.previous) == ("kserve-container", False)
 
 
 def judged(*pods: Object, **observed: Any) -> Verdict:

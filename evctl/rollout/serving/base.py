@@ -16,7 +16,7 @@ class ProofError(FailedError):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What serves now. `state`: absent, stopped, serving, failing."""
+    """What serves now. `state`: absent, stopped, starting, serving, failing."""
 
     state: str
     digest: str | None = None

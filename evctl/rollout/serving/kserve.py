@@ -75,7 +75,7 @@ class ClusterWorld:
         seen = self._objects.observe(wanted, found, {}, 0.0)
         verdict = judge(wanted, seen)
         return Serving(
-            "serving" if serves(seen, verdict) else "failing",
+            "serving" if serves(seen, verdict) else "failing" if verdict.state == "failed" else "starting",
             digest=notes.get(spec.DIGEST),
             version=notes.get(spec.MODEL),
             uri=uri,

@@ -54,7 +54,7 @@ def runtime(image: str, versions: Mapping[str, str], *, cpu: str, memory: str) -
     serve = " ".join(f"'{argument}'" for argument in container["args"])
     container["command"] = ["sh", "-ec", program(versions, f"exec python -m ev_serving {serve}")]
     container["args"] = []
-    container["env"] = [{"name": "HOME", "value": PLACE}, {"name": "PYTHONPATH", "value": f"{PLACE}/src:{PLACE}/site"}]
+    container["env"] = [{"name": "HOME", "value": PLACE}]
     return spec.named(made)
 
 
@@ -69,7 +69,11 @@ def program(versions: Mapping[str, str], serve: str) -> str:
         [
             f"mkdir -p {PLACE}/src",
             f'python -c "{unpack}" {packed} {PLACE}/src',
-            f"pip install --quiet --no-cache-dir --disable-pip-version-check --target {PLACE}/site {' '.join(pins(versions))}",
+            # a log that says nothing for minutes leaves everybody to guess
+            f"pip install --no-cache-dir --disable-pip-version-check --progress-bar off --target {PLACE}/site "
+            + " ".join(pins(versions)),
+            # KServe refuses a container whose environment names PYTHONPATH
+            f"export PYTHONPATH={PLACE}/src:{PLACE}/site",
             serve,
         ]
     )

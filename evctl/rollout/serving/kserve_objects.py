@@ -209,6 +209,10 @@ def _time(event: Object) -> str:
 
 
 def _is_about(event: Object, service: str) -> bool:
+    kind = (event.get("involvedObject") or {}).get("kind")
+    # a cluster without metrics has its autoscalers warn for ever, and a pod that starts is called unhealthy
+    if kind == "HorizontalPodAutoscaler" or event.get("reason") == "Unhealthy":
+        return False
     return _about(event) == service or _about(event).startswith(f"{service}-")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 from evctl.errors import trim
 
 Object = Mapping[str, Any]
-RESTARTS = 2
+ENDS = 2
+"""The second end of a model's server is one too many; its second restart would only come after the back-off."""
+REFUSED = "refused: "
+"""How our predictor begins its last line when a bundle is not to be served: no other start will change that."""
+SHOWN = 240
 SERVER = "kserve-container"
 """What KServe calls the predictor's container; all others (queue-proxy, istio-proxy, agent) were put beside it."""
 HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"})
@@ -108,6 +113,11 @@ def _busy(pods: Sequence[Object]) -> Iterator[str]:
                 yield f"{each['name']} waits ({waiting})"
             elif "running" in state and not each.get("ready"):
                 yield f"{each['name']} runs"
+            elif code := (state.get("terminated") or {}).get("exitCode"):
+                yield f"{each['name']} ended (exit code {code}) and is started again"
+        for condition in status.get("conditions") or ():
+            if (condition.get("type"), condition.get("reason")) == ("PodScheduled", "Unschedulable"):
+                yield f"it waits for a node ({trim(str(condition.get('message')), 160)})"
 
 
 def _sidecars(pod: Object) -> frozenset[str]:
@@ -136,18 +146,34 @@ def _container_failure(pod: str, status: Object) -> Failure | None:
     state, name = status.get("state") or {}, status["name"]
     if hopeless := _hopeless(pod, name, state):
         return hopeless
-    restarts = int(status.get("restartCount") or 0)
-    if name != SERVER or restarts < RESTARTS:
+    if name != SERVER:
         return None
-    before = (status.get("lastState") or {}).get("terminated") or state.get("terminated") or {}
-    return _ended(pod, name, before, f"was restarted {restarts} times", previous="running" in state)
+    restarts, now = int(status.get("restartCount") or 0), state.get("terminated") or {}
+    last = now or (status.get("lastState") or {}).get("terminated") or {}
+    lines = str(last.get("message") or "").splitlines()
+    hopeless_bundle = bool(lines) and lines[-1].startswith(REFUSED)
+    backs_off = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+    ends = restarts + (1 if now or backs_off else 0)
+    if ends < (1 if hopeless_bundle else ENDS):
+        return None
+    told = f"was restarted {restarts} times" if restarts >= ENDS else "ended twice" if ends >= ENDS else "ended"
+    return _ended(pod, name, last, told, previous="running" in state)
 
 
 def _hopeless(pod: str, name: str, state: Object) -> Failure | None:
     waiting = state.get("waiting") or {}
     if waiting.get("reason") not in HOPELESS:
         return None
-    return Failure(f"pod {pod}, {name}: {waiting['reason']}: {trim(str(waiting.get('message', '')), 200)}")
+    return Failure(f"pod {pod}, {name}: {waiting['reason']}: {_cause(str(waiting.get('message', '')))}")
+
+
+def _cause(message: str) -> str:
+    """Return a waiting message with its end, where the cause stands: the kubelet names the image again and again."""
+    found = re.match(r'Back-off pulling image "([^"]+)"(?:: ErrImagePull)?:? ?(.*)', message, re.DOTALL)
+    if not found or not found[2]:
+        return trim(message, SHOWN)
+    rest = " ".join(found[2].replace(found[1], "it").split())
+    return f"{trim(found[1], 160)}: " + (rest if len(rest) <= SHOWN else f"…{rest[-SHOWN:]}")
 
 
 def _ended(pod: str, container: str, ended: Object, told: str, *, previous: bool) -> Failure:

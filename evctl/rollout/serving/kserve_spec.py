@@ -51,6 +51,8 @@ def own_runtime(image: str, *, cpu: str, memory: str) -> dict[str, Any]:
         "command": ["python", "-m", "ev_serving"],
         "args": ["--host=0.0.0.0", f"--port={CONTAINER_PORT}", "--bundle=/mnt/models", "--name={{.Name}}"],
         "ports": [{"containerPort": CONTAINER_PORT, "protocol": "TCP"}],
+        # the pod's status then says why it ended, and nobody has to wait for its log
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": {
             "allowPrivilegeEscalation": False,
