@@ -117,7 +117,7 @@ def join(sources: Sources) -> Run:
         model=model_of(sources.metadata),
         url=sources.url,
         reason=_reason(run, state, tasks),
-        warnings=_warnings(sources, state, stuck),
+        warnings=_warnings(sources, state, stuck, tasks),
         blocked_since=min(since, default=None),
     )
 
@@ -165,12 +165,13 @@ def _held(sources: Sources) -> Iterator[str]:
             yield f"{who.replace('-', '_')} cannot start: {each.text}"
 
 
-def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod]) -> tuple[str, ...]:
+def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod], tasks: Sequence[TaskStatus]) -> tuple[str, ...]:
     said = list(sources.warnings)
     if sources.metadata_down:
         said.append(METADATA_DOWN)
     if sources.run.get("state") == "CANCELING":
-        said.append("being cancelled: the exit handler still runs")
+        handled = any(task.always_runs for task in tasks)
+        said.append("being cancelled: the exit handler still runs" if handled else "being cancelled")
     if sources.spec is None and state is not RunState.PENDING:
         said.append("the pipeline's spec is gone: tasks not yet started are not shown")
     shown = dict.fromkeys((pod.task, pod.driver, pod.blocked) for pod in stuck)
