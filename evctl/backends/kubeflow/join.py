@@ -69,6 +69,12 @@ def was_terminated(run: Mapping[str, Any]) -> bool:
     return any(state in ("CANCELING", "CANCELED") for state in states[last + 1 :])
 
 
+def retried_at(run: Mapping[str, Any]) -> datetime | None:
+    """Return when the run's last retry began; None where it was not retried."""
+    began = [entry.get("update_time") for entry in run.get("state_history") or () if entry.get("state") == "RUNNING"]
+    return argo.moment(began[-1]) if len(began) > 1 else None
+
+
 def finished_at(run: Mapping[str, Any]) -> datetime | None:
     """Return when a run ended; None until it has."""
     return argo.moment(run.get("finished_at"))
@@ -95,6 +101,7 @@ def join(sources: Sources) -> Run:
         logs=sources.logs,
         parameters=parameters,
         deadline=_message(run),
+        again=retried_at(run),
         ending=was_terminated(run) or sources.cancel_requested,
         messages=sources.argo.said if sources.argo else {},
     )
