@@ -151,6 +151,8 @@ def verdict_lines(run: Run) -> Iterator[str]:
             yield f"it serves; next: evctl predict examples/session.csv   evctl serving   evctl outputs {short}"
         else:
             yield f"next: evctl outputs {short}   evctl promote {short}   evctl runs"
+    elif run.state is RunState.SUCCEEDED:
+        yield f"succeeded; next: evctl outputs {short}"
 
 
 def runs_lines(runs: Sequence[RunSummary]) -> list[str]:

@@ -25,7 +25,7 @@ def cancel(
     found = resolve.run(run, env)
     local = found.profile.backend == "local"
     if not local:
-        say(f"ending run {found.run_id[:8]}; its exit handler still runs, which takes its pods a while")
+        say(f"ending run {found.run_id[:8]}; an exit handler of it still runs, which takes its pods a while")
     ended = lifecycle.cancel_and_wait(
         found.backend,
         found.run_id,

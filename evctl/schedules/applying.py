@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evctl.errors import UnavailableError
+from evctl.output import say
 from evctl.profile import Profile
 from evctl.schedules.base import Schedule, Standing, Step, place_of, require
 from evctl.schedules.kubeflow import RecurringRuns, Target
@@ -35,6 +36,8 @@ def apply(profile: Profile, wanted: Sequence[Schedule], *, prune: bool) -> tuple
     here = [each for each in typed if place_of(profile, each) == "crontab"]
     there = [each for each in typed if place_of(profile, each) == "kubeflow"]
     steps: tuple[Step, ...] = ()
+    if here:
+        Crontab(profile.name).standing()  # a machine without cron is told before anything is done elsewhere
     if profile.backend == "kubeflow":
         target = None
         if there:
@@ -51,15 +54,17 @@ def apply(profile: Profile, wanted: Sequence[Schedule], *, prune: bool) -> tuple
 
 
 def standing(profile: Profile, wanted: Sequence[Schedule] = ()) -> tuple[Standing, ...]:
-    """Return what stands there. A machine without cron has nothing in it."""
+    """Return what stands there. A machine without cron has nothing in it, which is said where something should be."""
     found: tuple[Standing, ...] = ()
     if profile.backend == "kubeflow":
         found += _recurring(profile).standing()
     try:
         return found + Crontab(profile.name).standing()
-    except UnavailableError:
-        if profile.backend == "local" or any(place_of(profile, each) == "crontab" for each in wanted):
+    except UnavailableError as error:
+        if profile.backend == "local":
             raise
+        if any(place_of(profile, each) == "crontab" for each in wanted):
+            say(f"warning: {error.message}; next: {error.hint}")
         return found
 
 

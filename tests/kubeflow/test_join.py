@@ -213,3 +213,26 @@ def test_a_task_that_is_tried_again_says_which_attempt_it_is_and_why(running: st
     (work,) = join(replace(sources, logs={"work-1": "OSError: reading features"})).tasks
     assert work.reason == "attempt 2 of 4: OSError: reading features"
     assert "attempt 2 of 4: OSError" in task_line(work) and task_line(work).count("attempt") == 1
+
+
+def test_a_task_that_a_retry_ran_took_what_it_took_in_that_life() -> None:
+    def at(minute: int) -> datetime:
+        return datetime(2026, 11, 23, 7, minute, tzinfo=UTC)
+
+    spec = {
+        "root": {"dag": {"tasks": {key: {"componentRef": {"name": "comp"}} for key in ("before", "again")}}},
+        "components": {"comp": {"executorLabel": "exec"}},
+    }
+    done = {"state": "COMPLETE", "is_dag": False, "parent": 1}
+    executions = (
+        Execution(id=1, task="", state="RUNNING", is_dag=True),
+        Execution(id=2, task="before", created_at=at(1), updated_at=at(2), **done),  # type: ignore[arg-type]
+        Execution(id=3, task="again", created_at=at(2), updated_at=at(21), **done),  # type: ignore[arg-type]
+    )
+    history = [(0, "RUNNING"), (5, "FAILED"), (20, "RUNNING"), (22, "SUCCEEDED")]
+    run = {
+        "run_id": "r", "state": "SUCCEEDED", "created_at": at(0).isoformat(), "finished_at": at(22).isoformat(),
+        "state_history": [{"update_time": at(minute).isoformat(), "state": state} for minute, state in history],
+    }  # fmt: skip
+    tasks_of = {t.name: t.duration_s for t in join(Sources(run=run, spec=spec, metadata=RunMetadata(executions))).tasks}
+    assert tasks_of == {"before": 60.0, "again": 60.0}

@@ -375,3 +375,17 @@ def test_an_api_that_is_restarted_ends_no_follow_and_one_that_stays_away_does() 
     reader = Logs(World(pods), RUN, look, lambda: metadata("other"), 0.01)
     with pytest.raises(UnavailableError):
         list(reader.follow("train"))
+
+
+def test_the_lines_by_which_argo_frames_a_step_are_no_lines_of_its() -> None:
+    pods = Pods()
+    world = World(pods)
+    frame = 'time=2026-11-28T06:01:31.232Z level=INFO msg="capturing logs" argo=true\n'
+    older = 'time="2026-11-28T06:01:31.232Z" level=info msg="sub-process exited" argo=true error="<nil>"\n'
+    pods.logs["wf-impl-1"] = f"{frame}time=3 level=own\none\ntwo argo=true\n{older}{frame}"
+    pods.over.add("wf-impl-1")
+    run = run_of(task("ingest", pod="wf-impl-1", attempts=1))
+    reader = Logs(world, RUN, lambda: run, lambda: metadata("other"), 0.01)
+    assert [line.text for line in reader.read("ingest")] == ["time=3 level=own", "one", "two argo=true"]
+    assert [line.text for line in reader.read("ingest", tail=2)] == ["one", "two argo=true"]
+    assert [line.text for line in reader.follow("ingest", tail=1)] == ["two argo=true"]

@@ -234,3 +234,20 @@ def test_a_task_of_the_tree_is_never_lost_to_another_of_its_title() -> None:
     run = shown("thrice")
     assert [task.state for task in run.tasks] == [TaskState.SUCCEEDED] * 4
     assert [task.name for task in run.tasks] == ["importer", "train", "train_2", "train_3"]
+
+
+def test_a_gate_in_a_loop_has_refused_only_where_it_opened_for_no_iteration() -> None:
+    made = Synthesis(compiled("handlers"), opens={"condition-4": False})
+    assert join(made.sources()).gate.decision == "refused"
+    sources = made.sources()
+    assert sources.metadata is not None
+    # the first iteration's opened
+    at = next(at for at, each in enumerate(made.executions) if each.task == "condition-4")
+    made.executions[at] = replace(made.executions[at], state="RUNNING")
+    tell = replace(
+        made.executions[at], id=999, task="tell", is_dag=False, state="COMPLETE", parent=made.executions[at].id
+    )
+    made.executions.append(tell)
+    run = join(made.sources())
+    assert states(run)["tell[0]"] == "SUCCEEDED" and states(run)["tell[1]"] == "SKIPPED"
+    assert run.gate.decision == "passed"

@@ -69,6 +69,12 @@ def was_terminated(run: Mapping[str, Any]) -> bool:
     return any(state in ("CANCELING", "CANCELED") for state in states[last + 1 :])
 
 
+def retried_at(run: Mapping[str, Any]) -> datetime | None:
+    """Return when the run's last retry began; None where it was not retried."""
+    began = [entry.get("update_time") for entry in run.get("state_history") or () if entry.get("state") == "RUNNING"]
+    return argo.moment(began[-1]) if len(began) > 1 else None
+
+
 def finished_at(run: Mapping[str, Any]) -> datetime | None:
     """Return when a run ended; None until it has."""
     return argo.moment(run.get("finished_at"))
@@ -95,6 +101,7 @@ def join(sources: Sources) -> Run:
         logs=sources.logs,
         parameters=parameters,
         deadline=_message(run),
+        again=retried_at(run),
         ending=was_terminated(run) or sources.cancel_requested,
         messages=sources.argo.said if sources.argo else {},
     )
@@ -117,7 +124,7 @@ def join(sources: Sources) -> Run:
         model=model_of(sources.metadata),
         url=sources.url,
         reason=_reason(run, state, tasks),
-        warnings=_warnings(sources, state, stuck),
+        warnings=_warnings(sources, state, stuck, tasks),
         blocked_since=min(since, default=None),
     )
 
@@ -165,12 +172,13 @@ def _held(sources: Sources) -> Iterator[str]:
             yield f"{who.replace('-', '_')} cannot start: {each.text}"
 
 
-def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod]) -> tuple[str, ...]:
+def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod], tasks: Sequence[TaskStatus]) -> tuple[str, ...]:
     said = list(sources.warnings)
     if sources.metadata_down:
         said.append(METADATA_DOWN)
     if sources.run.get("state") == "CANCELING":
-        said.append("being cancelled: the exit handler still runs")
+        handled = any(task.always_runs for task in tasks)
+        said.append("being cancelled: the exit handler still runs" if handled else "being cancelled")
     if sources.spec is None and state is not RunState.PENDING:
         said.append("the pipeline's spec is gone: tasks not yet started are not shown")
     shown = dict.fromkeys((pod.task, pod.driver, pod.blocked) for pod in stuck)

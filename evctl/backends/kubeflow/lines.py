@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+_ARGO = re.compile(r"""^time="?\d{4}\S*\s+level=\w+\s.*\bargo=true\b""")
+
+
+def without_argos(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that are not those by which Argo's executor frames a step's."""
+    return (line for line in lines if not _ARGO.match(line))
 
 
 def lines_of(content: bytes) -> Iterator[str]:

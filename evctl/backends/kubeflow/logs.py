@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from evctl.backends.base import TERMINAL_TASK_STATES, Artifact, LogLine, Run, TaskState, TaskStatus
 from evctl.backends.kubeflow import pods as pod_reader
 from evctl.backends.kubeflow.artifacts import log_artifacts
-from evctl.backends.kubeflow.lines import lines_of, split_lines
+from evctl.backends.kubeflow.lines import lines_of, split_lines, without_argos
 from evctl.backends.kubeflow.objects import Objects
 from evctl.backends.kubeflow.objects_reach import Reach
 from evctl.backends.merging import merged
@@ -233,12 +233,12 @@ class Logs:
     def _from_pod(self, pod: str, *, follow: bool) -> Iterator[str]:
         api = self.connection.kubernetes()
         lines: Iterator[str] = api.pod_log(self._pods_namespace(), pod, container=CONTAINER, follow=follow)
-        return lines
+        return without_argos(lines)
 
     def _from_archive(self, pod: str, *, follow: bool, whole: bool = False) -> Iterator[str]:
         path = f"/apis/v1alpha1/runs/{self.run_id}/nodes/{pod}/log"
         answer = self.connection.stream(path + ("?follow=true" if follow else ""), deadline_s=ARCHIVE_S)
-        return split_lines(answer, whole=whole)
+        return without_argos(split_lines(answer, whole=whole))
 
     def _metadata(self) -> RunMetadata | None:
         if self._known is None:

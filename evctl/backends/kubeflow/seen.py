@@ -27,6 +27,8 @@ class Walk:
     logs: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deadline: str | None = None
+    again: datetime | None = None
+    """When its present life began, if that is not the first: a retry goes on with the executions of the one before."""
     ending: bool = False
     """Somebody has terminated it: what is killed now was cancelled."""
     messages: Mapping[str, Said] = field(default_factory=dict)

@@ -43,6 +43,8 @@ def task_of(
     finished = execution.updated_at if execution else (entry.finished_at if entry else None)
     if execution is not None and execution.state not in DONE:
         finished = (entry.finished_at if entry else None) or seen.ended
+    if started and seen.again and started < seen.again and (finished is None or finished > seen.again):
+        started = seen.again
     if state in (TaskState.PENDING, TaskState.SKIPPED):
         started = None
     attempts = _attempts(execution, seen, state, pod, own, place)

@@ -29,7 +29,7 @@ def gate_of(tree: Sequence[Node] | None, tasks: Sequence[TaskStatus], seen: Walk
     """Return what the gates before the register task decided (all of the run's gates where there is none)."""
     found = tuple(_gates(tree or (), ROOT))
     gates = [gate for above, node in found if node.key in REGISTER_KEYS for gate in above]
-    lines = {(*_names(line.path), line.name): line for line in tasks if line.kind == "gate"}
+    lines = _by_gate(tasks)
     gates = gates or [above[-1] for above, node in found if node.kind == "gate" and _in_reach(above[:-1], lines, tasks)]
     gates = list({gate.place: gate for gate in gates}.values())
     if not gates:
@@ -49,6 +49,16 @@ def gate_of(tree: Sequence[Node] | None, tasks: Sequence[TaskStatus], seen: Walk
         for gate, line in zip(gates, shown, strict=True)
     )
     return Gate("passed" if passed else "not_reached", accuracy, threshold)
+
+
+def _by_gate(tasks: Sequence[TaskStatus]) -> dict[tuple[str, ...], TaskStatus]:
+    """Return each gate's line; in a loop that of an iteration for which it opened, if it did for any."""
+    found: dict[tuple[str, ...], TaskStatus] = {}
+    for line in tasks:
+        key = (*_names(line.path), line.name)
+        if line.kind == "gate" and (key not in found or found[key].state is TaskState.SKIPPED):
+            found[key] = line
+    return found
 
 
 def _in_reach(above: Sequence[_Gate], lines: Mapping[tuple[str, ...], TaskStatus], tasks: Sequence[TaskStatus]) -> bool:
@@ -87,7 +97,8 @@ def _why(node: Node, side: tuple[str, str, str, float | None, float | None] | No
 
 def _inputs(node: Node, seen: Walk) -> dict[str, object]:
     found = [e for e in seen.executions() if e.task == node.key and e.is_dag]
-    return dict(found[-1].inputs) if found else {}
+    refused = [e for e in found if e.state == "CANCELED"]
+    return dict((refused or found)[-1].inputs) if found else {}
 
 
 def _gates(
