@@ -282,7 +282,7 @@ def test_an_operator_with_exactly_the_documented_role_promotes(
     stage.plays("b", "5_update_corrupt")
     stage.start()
     assert stage.promote_in(stage.world(kubeconfig), "a").changed
-    with pytest.raises(EvctlError, match=r"was restarted 2 times"):
+    with pytest.raises(EvctlError, match=r"kserve-container ended twice"):
         stage.promote_in(stage.world(kubeconfig), "b")
     assert stage.statuses() == ["live", "failed"]
 
