@@ -6,7 +6,6 @@ name and have tables of their own. The kernel's boot id and the PID namespace do
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -87,9 +86,11 @@ def started(pid: int) -> str | None:
         # the name in parentheses may hold anything, parentheses too
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.kill(pid, 0)  # /proc may not show it (hidepid), a signal tells
-        return None
+        except ProcessLookupError:
+            return None
+        raise PermissionError(f"process {pid} is hidden") from None
     return None if fields[0] in "ZX" else fields[19]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 Status = Literal["pending", "live", "superseded", "failed", "rolled_back"]
@@ -33,6 +33,8 @@ class Release:
     """The revision a rollback brought back."""
     canary: int | None = None
     """Percent of the requests while it is a proved canary, pending its promotion or its end."""
+    asked: int | None = None
+    """Percent that it was begun for: a canary whose promoter died is undone, and never given all requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Ledger:
         for each in self.releases:
             if each.revision == revision:
                 told = each.reason if reason is None else reason
-                changed.append(replace(each, status=status, reason=told, canary=None))
+                changed.append(replace(each, status=status, reason=told, canary=None, asked=None))
             elif each.status == "live" and status == "live":
                 changed.append(replace(each, status=left))
             else:
@@ -115,7 +117,10 @@ class Ledger:
     def from_json(cls, text: str | bytes) -> Ledger:
         """Return the ledger of a stored document."""
         document = json.loads(text)
-        return cls(tuple(Release(**each) for each in document["releases"]), document["revision"])
+        # what a newer evctl keeps beside is left out: a deploy step's image may be older than who promotes by hand
+        known = {each.name for each in fields(Release)}
+        releases = [{key: each[key] for key in each.keys() & known} for each in document["releases"]]
+        return cls(tuple(Release(**each) for each in releases), document["revision"])
 
 
 class LedgerStore(Protocol):

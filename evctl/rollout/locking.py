@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from evctl.errors import ConflictError, NotAllowedError, UnavailableError
+from evctl.errors import ConflictError, EvctlError, NotAllowedError, UnavailableError
 from evctl.rollout.ledger import Lease, LedgerStore
 from evctl.rollout.serving.base import ServingWorld
 
@@ -56,10 +56,10 @@ class Held:
             try:
                 self._renew()
                 pause = RENEW_S
-            except (UnavailableError, NotAllowedError, OSError):
-                pause = min(AGAIN_S, RENEW_S)
             except ConflictError:
                 return  # `check` and the ledger tell whoever goes on
+            except (EvctlError, OSError):
+                pause = min(AGAIN_S, RENEW_S)
 
     def stop(self) -> None:
         """End `keep`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,7 +96,7 @@ def promote(
         ledger, _ = store.read()
         live, serving = ledger.live, world.read()
         if running := ledger.pending:
-            done = go_on(world, store, running, manifest["digest"], canary=canary, tell=tell)
+            done = go_on(world, held, running, manifest["digest"], canary=canary, tell=tell)
             return _outcome(done, live, start, notes)
         if live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving":
             return Outcome(
@@ -160,7 +160,9 @@ def switch(target: ServiceTarget, world: ServingWorld, *, on: bool, by: str, tel
             world.stop()
             return
         recover(target, world, held.store, tell)
-        live = held.store.read()[0].live
+        ledger, _ = held.store.read()
+        refuse_beside_canary(ledger)
+        live = ledger.live
         if live is None:
             raise NotFoundError("there is no release to start", hint="evctl promote")
         if world.read().state != "serving":
@@ -196,7 +198,7 @@ def _roll(
     store = held.store
     ledger, token = store.read()
     before = ledger.live
-    ledger, begun = ledger.begin(release, target.history_limit)
+    ledger, begun = ledger.begin(replace(release, asked=canary), target.history_limit)
     store.write(ledger, token)
     tell(f"revision {begun.revision}: {begun.model}")
     try:
@@ -210,7 +212,7 @@ def _roll(
     except LostLeaseError:
         raise
     except BaseException as error:
-        fail(world, store, begun, before, error)
+        fail(world, store, begun, before, error, tell)
     end(store, begun, "live")
     return begun
 

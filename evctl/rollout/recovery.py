@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from evctl.errors import ConflictError, EvctlError, FailedError, RefusedError
 from evctl.rollout.ledger import Ledger, LedgerStore, Release, Status
+from evctl.rollout.locking import Held, LostLeaseError
 from evctl.rollout.serving.base import ServingWorld
 from evctl.rollout.target import ServiceTarget
 
@@ -26,24 +27,30 @@ def end(store: LedgerStore, release: Release, status: Status, reason: str | None
 
 
 def fail(
-    world: ServingWorld, store: LedgerStore, begun: Release, before: Release | None, error: BaseException
+    world: ServingWorld, store: LedgerStore, begun: Release, before: Release | None, error: BaseException, tell: Tell
 ) -> NoReturn:
     """Restore what served before, record why, and raise: FailedError for what failed, else the error itself."""
     why = error.message if isinstance(error, EvctlError) else f"interrupted ({type(error).__name__})"
-    told = restored(world, begun, before)
-    end(store, begun, "failed", f"{why}; {told}")
+    # to prove the one before may take minutes: the reason is known now
+    tell(f"failed: {why}" + (f"; bringing {before.model} back" if before else ""))
+    told, back = restored(world, begun, before)
+    canary = begun.canary is not None
+    if back or not canary:
+        end(store, begun, "failed", f"{why}; {told}")
     if isinstance(error, EvctlError):
-        raise FailedError(f"{begun.model} was not promoted: {why}; {told}", hint="evctl history") from error
+        # a canary that may still get requests stays known, so that it can be taken back
+        hint = "evctl history" if back or not canary else "evctl rollback"
+        raise FailedError(f"{begun.model} was not promoted: {why}; {told}", hint=hint) from error
     raise error
 
 
-def restored(world: ServingWorld, failed: Release, before: Release | None) -> str:
-    """Take a failed release back. Returns what serves now, in words."""
+def restored(world: ServingWorld, failed: Release, before: Release | None) -> tuple[str, bool]:
+    """Take a failed release back. Returns what serves now, in words, and whether that was achieved."""
     try:
         world.undo(failed, before)
     except EvctlError as error:
-        return f"and the previous release could not be restored: {error.message}"
-    return f"{before.model} serves again, proved" if before else "nothing served before"
+        return f"and the previous release could not be restored: {error.message}", False
+    return f"{before.model} serves again, proved" if before else "nothing served before", True
 
 
 def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell: Tell) -> tuple[str, ...]:
@@ -54,7 +61,7 @@ def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell
         return ()
     serving = world.read()
     under_way = serving.state == "serving" or bool(serving.extra.get("rolling"))
-    if under_way and serving.digest == left.digest:
+    if under_way and serving.digest == left.digest and left.asked is None:
         try:
             for line in world.prove(left, target.proof_timeout_s):
                 tell(line)
@@ -85,7 +92,7 @@ def running_canary(store: LedgerStore, begun: Release, percent: int) -> Release:
 
 def go_on(
     world: ServingWorld,
-    store: LedgerStore,
+    held: Held,
     running: Release,
     digest: str,
     *,
@@ -98,14 +105,18 @@ def go_on(
             f"a canary of {running.model} gets {running.canary} % of the requests",
             hint=f"evctl promote {running.model} finishes it, evctl rollback takes it back",
         )
+    store = held.store
     before = store.read()[0].live
     tell(f"revision {running.revision}: {running.model} from {running.canary} % to {canary or 100} %")
     try:
+        held.check()
         world.commit(running, canary=canary)
         if canary is not None:
             return running_canary(store, running, canary)
+    except (LostLeaseError, RefusedError):
+        raise  # nothing of it was written
     except BaseException as error:
-        fail(world, store, running, before, error)
+        fail(world, store, running, before, error, tell)
     end(store, running, "live", "")
     return replace(running, canary=None)
 

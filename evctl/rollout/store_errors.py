@@ -14,7 +14,9 @@ from evctl.errors import EvctlError, NotAllowedError, UnavailableError
 _STATUS = re.compile(r"status code: (\d{3})|HTTP status[^\d]{0,20}(\d{3})|status: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _REGION = re.compile(r"[Ee]xpecting (?:region )?'([a-z0-9-]{1,32})'")
-_SIGN_IN = re.compile(r"/latest/|/computeMetadata/|performing POST|sts\.|oauth2|169\.254\.", re.IGNORECASE)
+_SIGN_IN = re.compile(
+    r"/latest/(meta-data|api/token)|/computeMetadata/|performing POST|//sts\.|oauth2|169\.254\.", re.IGNORECASE
+)
 PROFILE = "look at store.uri and store.endpoint in the profile, then the same command"
 CREDENTIALS = "export the credentials again, then the same command"
 _CODES: Mapping[str, tuple[str, str]] = {

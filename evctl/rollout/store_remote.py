@@ -79,6 +79,11 @@ def remote(scheme: str, bucket: str, config: Mapping[str, Any]) -> Any:
 
 def check_endpoint(endpoint: str) -> None:
     """Raise UsageError for what is no address: the library ends the process's thread over it."""
+    if "@" in endpoint:
+        raise UsageError(
+            "store.endpoint holds a login, which would be printed with it",
+            hint="write it as http://HOST:PORT, and export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
     try:
         parts = urlsplit(endpoint)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

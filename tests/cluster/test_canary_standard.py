@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from evctl.commands.release import outcome_lines
-from evctl.errors import FailedError, NotAllowedError, RefusedError
+from evctl.errors import ConflictError, FailedError, NotAllowedError, RefusedError
 from evctl.kube import KubeApi
+from evctl.rollout.ledger import Release
 from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving import kserve_checks
 from evctl.rollout.serving.kserve import ClusterWorld
@@ -184,10 +185,6 @@ def test_a_promoter_that_died_over_a_canary_leaves_nothing_behind(
     standard: Standard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = standard.world()
-
-    def dies(*_: object) -> None:
-        raise SystemExit
-
     monkeypatch.setattr(world, "prove", dies)
     monkeypatch.setattr(world, "undo", dies)
     with pytest.raises(SystemExit):
@@ -197,6 +194,68 @@ def test_a_promoter_that_died_over_a_canary_leaves_nothing_behind(
     assert done.revision == 3
     assert [each["predictor"]["name"] for each in standard.stage.service()["spec"]["canary"]] == ["r3"]
     assert standard.stage.statuses() == ["live", "failed", "pending"]
+
+
+def dies(*_: object) -> None:
+    raise SystemExit
+
+
+def test_a_canary_that_is_being_given_all_gets_no_share_and_is_finished_or_taken_back(
+    standard: Standard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standard.promote("b", canary=10)
+    world = standard.world()
+    monkeypatch.setattr(world._canary, "end", dies)
+    monkeypatch.setattr(world, "undo", dies)
+    with pytest.raises(SystemExit):
+        promote(standard.stage.target, world, standard.uri("b"), by="bob")
+    assert standard.stage.statuses() == ["live", "pending"]
+    with pytest.raises(RefusedError, match="is being given all requests, and no share of them"):
+        standard.promote("b", canary=30)
+    assert standard.stage.statuses() == ["live", "pending"], "nothing was changed"
+    done = standard.promote("b")
+    assert done.revision == 2
+    assert standard.shares() == {standard.uri("b"): 100}
+    assert standard.stage.statuses() == ["superseded", "live"]
+    assert standard.gaps() == []
+
+
+def test_a_canary_that_has_been_given_all_gets_no_share_either(
+    standard: Standard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standard.promote("b", canary=10)
+    with monkeypatch.context() as dying:
+        dying.setattr("evctl.rollout.recovery.end", dies)
+        dying.setattr("evctl.rollout.recovery.fail", dies)
+        with pytest.raises(SystemExit):
+            standard.promote("b")
+    with pytest.raises(RefusedError, match="has been given all requests already"):
+        standard.promote("b", canary=30)
+    assert "canaryTrafficPercent" not in standard.stage.service()["spec"]["predictor"]
+    back = rollback(standard.stage.target, standard.world(), by="anna")
+    assert back.model == standard.stage.models["a"].version
+    assert standard.shares() == {standard.uri("a"): 100}
+    assert standard.stage.statuses() == ["live", "rolled_back"]
+
+
+def test_a_promoter_that_wakes_after_its_canary_was_taken_back_changes_nothing(
+    standard: Standard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standard.promote("b", canary=10)
+    world = standard.world()
+    end = world._canary.end
+
+    def late(stable: Release, release: Release) -> None:
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{standard.stage.target.namespace}/leases"
+        standard.stage.api().delete(f"{lease}/{standard.stage.target.name}-promotion")
+        rollback(standard.stage.target, standard.world(), by="bea")
+        end(stable, release)
+
+    monkeypatch.setattr(world._canary, "end", late)
+    with pytest.raises(ConflictError):
+        promote(standard.stage.target, world, standard.uri("b"), by="bob")
+    assert standard.shares() == {standard.uri("a"): 100}
+    assert standard.stage.statuses() == ["live", "rolled_back"]
 
 
 @pytest.mark.parametrize("standard", [{"gateway": False}], indirect=True)

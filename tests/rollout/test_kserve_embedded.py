@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import signal
@@ -37,7 +38,33 @@ def test_the_archive_is_the_same_bytes_each_time_and_small() -> None:
 
 def test_the_models_own_library_versions_are_installed() -> None:
     pins = kserve_embedded.pins({"scikit-learn": "1.9.1", "python": "3.11.9"})
-    assert pins == [kserve_embedded.KSERVE, "scikit-learn==1.9.1"]
+    assert pins == [*kserve_embedded.SERVER, "scikit-learn==1.9.1"]
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text().split()
+    assert set(kserve_embedded.SERVER) <= set(constraints)
+
+
+def test_all_that_its_source_imports_is_installed() -> None:
+    named = {pin.partition("==")[0] for pin in kserve_embedded.pins(versions())}
+    imports = {"sklearn": "scikit-learn"}
+    with tarfile.open(fileobj=io.BytesIO(kserve_embedded.archive())) as tar:
+        texts = [tar.extractfile(each).read().decode() for each in tar.getmembers()]  # type: ignore[union-attr]
+    trees = [node for text in texts for node in ast.walk(ast.parse(text))]
+    plain = {alias.name for node in trees if isinstance(node, ast.Import) for alias in node.names}
+    reached = plain | {node.module or "" for node in trees if isinstance(node, ast.ImportFrom)}
+    foreign = {name.partition(".")[0] for name in reached} - set(sys.stdlib_module_names) - {"ev_ml", "ev_serving"}
+    # kserve brings its own HTTP stack along, scikit-learn its pools
+    brought = {
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "prometheus_client",
+        "orjson",
+        "threadpoolctl",
+        "scipy",
+        "httpx",
+        "pydantic",
+    }
+    assert {imports.get(name, name) for name in foreign} - brought <= named
 
 
 def test_runtimes_are_named_by_image_source_and_versions() -> None:
@@ -98,4 +125,4 @@ def test_its_program_serves_a_real_bundle(
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(20)
-    assert kserve_embedded.KSERVE in (tmp_path / "asked").read_text()
+    assert kserve_embedded.SERVER[0] in (tmp_path / "asked").read_text()

@@ -131,3 +131,9 @@ def test_why_an_image_cannot_be_pulled_is_not_cut_off_behind_its_name() -> None:
 def test_a_pod_that_waits_for_a_node_says_so_from_the_first_moment() -> None:
     nowhere = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: 1 cpu"}
     assert doing([pod(conditions=[nowhere])]) == ": it waits for a node (0/1 nodes: 1 cpu)"
+
+
+def test_a_server_that_is_ready_may_have_been_started_again_before() -> None:
+    ready = {**server(2, {"exitCode": 137, "reason": "OOMKilled"}, running={}), "ready": True}
+    assert failure([pod(containers=[ready])], ()) is None
+    assert failure([pod(containers=[{**ready, "ready": False}])], ())

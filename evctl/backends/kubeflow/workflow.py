@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,7 +56,7 @@ def _nodes(status: Mapping[str, Any]) -> Mapping[str, Any]:
     if packed := status.get("compressedNodes"):
         try:
             found = json.loads(gzip.decompress(base64.b64decode(packed)))
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, zlib.error):
             return {}
         return found if isinstance(found, dict) else {}
     return status.get("nodes") or {}

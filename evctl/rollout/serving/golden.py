@@ -47,10 +47,14 @@ def check(golden: dict[str, Any], status: int, answer: Any, *, version: str, dig
     """Raise ProofError unless a V2 answer is the recorded one, by the model that is meant."""
     if status != 200:
         raise ProofError(f"the golden request was answered {status}: {trim(json.dumps(answer))}")
+    if not isinstance(answer, dict):
+        raise ProofError(f"the golden request was answered with something else: {trim(json.dumps(answer))}")
     told = answer.get("model_version"), (answer.get("parameters") or {}).get("model_digest")
     if told != (version, digest):
         raise ProofError(f"model {told[0]} answers, not {version}")
-    got: list[float] = next((o["data"] for o in answer["outputs"] if o["name"] == "probabilities"), [])
+    got: list[float] = next(
+        (o["data"] for o in answer.get("outputs") or () if o.get("name") == "probabilities" and "data" in o), []
+    )
     wanted = [p for row in golden["probabilities"] for p in row]
     if len(got) != len(wanted):
         raise ProofError(f"{len(got)} probabilities came back, {len(wanted)} were recorded")

@@ -216,6 +216,11 @@ class ClusterWorld:
             # who removes a field leaves no name with it
             what = "its canary was taken away" if release.canary else "it was changed"
             raise ConflictError(f"InferenceService {self._target.name}: {what} meanwhile", hint="evctl history")
+        if canary is not None and release.spec["mode"] == "Standard":
+            raise RefusedError(
+                f"{release.model} has been given all requests already",
+                hint=f"evctl promote {release.model} finishes that, evctl rollback takes it back",
+            )
         if spec.share(found) != (100 if canary is None else canary):
             self._objects.write(spec.service_body(self._target, release, canary=canary), found)
             self._proved(release, before=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evctl.errors import ConflictError, NotFoundError, RefusedError
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError
 from evctl.kube import KubeApi
 from evctl.rollout.cluster import steady
 from evctl.rollout.ledger import Release
@@ -19,6 +18,7 @@ from evctl.rollout.target import ServiceTarget
 
 ROUTE_S = 30.0
 """How long KServe and the gateway have for a changed share: both act within a second or two."""
+BLIND_S = 5.0
 POLL_S = 0.5
 Object = Mapping[str, Any]
 NEEDS = "KServe 0.21 or newer, the Gateway API and a gateway (ingress.enableGatewayApi in KServe's settings)"
@@ -60,12 +60,17 @@ class StandardCanary:
     def give(self, live: Release, release: Release, percent: int) -> None:
         """Give a proved canary its share. ProofError when no route comes to it."""
         found, entry = self._entry(release)
+        if spec.annotations_of(found).get(spec.REVISION) != str(live.revision):
+            raise RefusedError(
+                f"{release.model} is being given all requests, and no share of them",
+                hint=f"evctl promote {release.model} finishes that, evctl rollback takes it back",
+            )
         replicas, has = split.replicas_of(live, percent), int(entry["predictor"].get("minReplicas") or 1)
         if replicas > has:
-            self._write(live, release, int(entry["trafficPercent"]), replicas, found)
+            self._write(live, release, int(entry.get("trafficPercent") or 0), replicas, found)
             self._prove(release)
             found, entry = self._entry(release)
-        if int(entry["trafficPercent"]) != percent or replicas != has:
+        if int(entry.get("trafficPercent") or 0) != percent or replicas != has:
             self._write(live, release, percent, replicas, found)
         self._routed(release, percent)
 
@@ -73,7 +78,7 @@ class StandardCanary:
         """Make the canary's release the stable one, proved, while the canary serves on; then end the canary."""
         found, entry = self._entry(release)
         if spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
-            percent, replicas = int(entry["trafficPercent"]), int(entry["predictor"].get("minReplicas") or 1)
+            percent, replicas = int(entry.get("trafficPercent") or 0), int(entry["predictor"].get("minReplicas") or 1)
             self._write(release, release, percent, replicas, found)
         self._prove(release)
         self.end(release, release)
@@ -81,12 +86,22 @@ class StandardCanary:
     def end(self, stable: Release, release: Release) -> None:
         """Take the requests from a canary, and only then its pods: KServe deletes them before it changes the route."""
         found = steady(self._objects.read)
+        if spec.annotations_of(found).get(spec.REVISION) not in (str(stable.revision), str(release.revision)):
+            raise ConflictError(
+                f"InferenceService {self._target.name} was changed by {spec.last_other(found or {})} meanwhile",
+                hint="evctl serving; evctl history",
+            )
         if split.entry_of(found, split.canary_name(release)) is not None:
             self._write(stable, release, 0, 1, found)
-            # KServe before 0.21 makes no such route, and a share that nobody gives cannot be taken
-            with contextlib.suppress(ProofError):
-                self._routed(release, 0)
+            self._unrouted(release)
         self._objects.write(spec.service_body(self._target, stable), steady(self._objects.read))
+
+    def _unrouted(self, release: Release) -> None:
+        try:
+            if self._routes():
+                self._routed(release, 0)
+        except NotAllowedError:
+            time.sleep(BLIND_S)  # who may not see the route gives it the time that it takes
 
     def _write(self, stable: Release, release: Release, percent: int, replicas: int, base: Object | None) -> None:
         self._objects.write(split.split_body(self._target, stable, release, percent=percent, replicas=replicas), base)

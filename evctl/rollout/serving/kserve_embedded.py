@@ -38,7 +38,9 @@ CARRIES = (
 )
 """What the predictor imports of ours; `ev_pipeline.embed` puts these files beside a step that imports this module."""
 LIBRARIES = ("joblib", "numpy", "pandas", "scikit-learn")
-KSERVE = "kserve==0.21.0"
+SERVER = ("kserve==0.21.0", "pyarrow==26.0.1")
+"""As `constraints.txt` has them. The features are computed over Arrow's tables, which no manifest names: no model is
+pickled with them."""
 PLACE = "/tmp/ev"  # noqa: S108  the pod's own, and the only place a user without a home may write to
 LIMIT = 90_000
 """Bytes of the archive in base64: it is one argument of a program (kubeflow-facts 21)."""
@@ -81,7 +83,7 @@ def program(versions: Mapping[str, str], serve: str) -> str:
 
 def pins(versions: Mapping[str, str]) -> list[str]:
     """Return the packages as `name==version`: those that pickled the model, and the server."""
-    return [KSERVE, *(f"{name}=={versions[name]}" for name in LIBRARIES if name in versions)]
+    return [*SERVER, *(f"{name}=={versions[name]}" for name in LIBRARIES if name in versions)]
 
 
 def archive() -> bytes:

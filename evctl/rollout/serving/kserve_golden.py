@@ -85,7 +85,10 @@ class Golden:
         """Return a stock server's answer in our server's words; which model it is, only its storageUri tells."""
         if status != 200:
             return answer
-        outputs = [{**answer["outputs"][0], "name": "probabilities"}]
+        given = answer.get("outputs") if isinstance(answer, dict) else None
+        if not isinstance(given, list) or not given or not isinstance(given[0], dict):
+            raise ProofError(f"the golden request was answered without outputs: {trim(json.dumps(answer), 120)}")
+        outputs = [{**given[0], "name": "probabilities"}]
         return {"outputs": outputs, "model_version": self.version, "parameters": {"model_digest": self.digest}}
 
 
@@ -132,7 +135,7 @@ def direct(url: str) -> Send:
             connection.request(method, parts.path.rstrip("/") + path, body, {"content-type": "application/json"})
             reply = connection.getresponse()
             return _models(url, reply.status, _document(_whole(reply, time.monotonic() + TIMEOUT_S)))
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise NobodyThere(f"{url} does not answer: {trim(str(error) or type(error).__name__, 120)}") from error
         finally:
             connection.close()

@@ -146,8 +146,8 @@ def _container_failure(pod: str, status: Object) -> Failure | None:
     state, name = status.get("state") or {}, status["name"]
     if hopeless := _hopeless(pod, name, state):
         return hopeless
-    if name != SERVER:
-        return None
+    if name != SERVER or status.get("ready"):
+        return None  # what serves now may have been started again in weeks gone by
     restarts, now = int(status.get("restartCount") or 0), state.get("terminated") or {}
     last = now or (status.get("lastState") or {}).get("terminated") or {}
     lines = str(last.get("message") or "").splitlines()
