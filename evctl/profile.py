@@ -21,7 +21,7 @@ from evctl.errors import UsageError
 
 SERVICE_NAME = "ev-battery-fault-classifier"
 MODEL_NAME = "ev_battery_fault_classifier"
-INSTALLING_S = 900.0
+INSTALLING_S = 600.0
 """Seconds for a predictor that installs its packages first: some ninety, on a busy node in more than five minutes."""
 PIPELINE_NAME = "ev-battery-health-fault-pipeline"
 
@@ -84,7 +84,7 @@ class ServingSettings(Settings):
     """Local only: the stable address's port; 0 picks a free one once and keeps it."""
     proof_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds for a new release to prove itself before the previous one is restored; where it says nothing and the
-    predictor installs its packages at start, 900."""
+    predictor installs its packages at start, 600, which is also when a Deployment gives a rollout up."""
     max_recall_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
     """How much worse than the live model's recorded recall a candidate may be."""
     history_limit: Annotated[int, Field(ge=2, le=200)] = 50
