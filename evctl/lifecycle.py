@@ -210,6 +210,17 @@ def cancel_and_wait(
     return run
 
 
+def untold(run: Run) -> str | None:
+    """Return, of a run that has ended, that its exit handler did not run; None when it did, or there is none.
+
+    Argo ends an exit handler whose pod has no place yet some ten seconds after a run's end was asked for.
+    """
+    names = [task.label for task in run.tasks if task.always_runs and task.state not in GOOD_TASK_STATES]
+    if not run.finished or not names:
+        return None
+    return f"{', '.join(names)} did not run to its end, so nobody may have been told of this"
+
+
 def retry_and_check(backend: Backend, run_id: str, *, timeout_s: float = 20.0, poll_s: float = 0.1) -> Run:
     """Retry a run and wait until it moves."""
     backend.retry(run_id)

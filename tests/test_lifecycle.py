@@ -215,3 +215,16 @@ def test_a_step_that_policy_refused_is_a_refusal_and_any_other_failure_beside_it
     told = list(verdict_lines(failed_at(policy)))
     assert told[0] == "refused: t0: recall is 0.80, 0.10 below the champion's"
     assert next(verdict_lines(failed_at("OSError: disk"))) == "failed: t0: OSError: disk"
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [(TaskState.SUCCEEDED, True), (TaskState.SKIPPED, False), (TaskState.FAILED, False)]
+)
+def test_an_exit_handler_that_did_not_run_is_told_of(state: TaskState, told: bool) -> None:
+    tasks = (TaskStatus("train", TaskState.CANCELED), TaskStatus("notify", state, always_runs=True))
+    ended = replace(RUN, state=RunState.CANCELED, tasks=tasks)
+    assert lifecycle.untold(ended) == (
+        None if told else "notify did not run to its end, so nobody may have been told of this"
+    )
+    assert lifecycle.untold(replace(ended, state=RunState.RUNNING)) is None
+    assert lifecycle.untold(replace(ended, tasks=tasks[:1])) is None
