@@ -151,6 +151,16 @@ def test_what_cannot_be_read_anywhere_is_an_error_after_what_could() -> None:
         list(found)
 
 
+def test_a_log_that_nobody_keeps_is_no_failure_among_others_and_not_found_by_name() -> None:
+    pods = Pods()
+    pods.logs["wf-impl-2"] = "fine\n"
+    world = World(pods)
+    run = run_of(task("importer", pod="wf-impl-1"), task("train", pod="wf-impl-2"))
+    assert read(world, run) == ["train/1 fine"]
+    with pytest.raises(NotFoundError, match="no log of importer is kept: its pod is gone"):
+        read(world, run, "importer")
+
+
 def test_the_store_takes_up_an_archives_log_where_it_was_cut() -> None:
     store = Door(None)
     store.objects = {"run/train/executor-logs-0": b"one\ntwo\nthree\n"}

@@ -7,7 +7,6 @@ attempt's log only when the attempt has ended (kubeflow-facts 10).
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections import deque
@@ -32,7 +31,6 @@ OUTAGE_S = 120.0
 """As long as a watch bridges (`evctl.lifecycle`)."""
 ARCHIVE_S = 3.0
 """The API answers 500 for a log that it has nowhere: that is not worth the patience of other requests."""
-_DRIVER = re.compile(r"-(container|dag)-driver-")
 
 
 class Connection(Reach, Protocol):
@@ -77,6 +75,9 @@ class Logs:
             lines: Iterator[LogLine] = self._task(each, pods)
             try:
                 yield from lines if tail is None else deque(lines, maxlen=tail)
+            except NotFoundError:
+                if task is not None:  # among others one that nobody keeps is no failure: an importer has none
+                    raise
             except EvctlError as error:
                 failed = failed or error
         if failed is not None:
@@ -96,7 +97,7 @@ class Logs:
         def ready() -> tuple[Mapping[Hashable, Callable[[], Iterator[LogLine]]], bool]:
             run = self._look()
             tasks = self._shown(run, task)
-            begun = [each for each in tasks if _own_pod(each) or each.state in TERMINAL_TASK_STATES]
+            begun = [each for each in tasks if pod_reader.own_pod(each) or each.state in TERMINAL_TASK_STATES]
             more = not run.finished and not (task is not None and tasks and len(begun) == len(tasks))
             left = {(each.name, each.path): partial(self._follow, each, tail) for each in begun}
             return {key: read for key, read in left.items() if key not in done}, more
@@ -138,7 +139,7 @@ class Logs:
         stored = dict(log_artifacts(known, task.name, task.path)) if known else {}
         failed: EvctlError | None = None
         for attempt in sorted({*live, *stored}):
-            count, why = 0, None
+            count, why, gone = 0, None, False
             for source in self._sources(live.get(attempt), stored.get(attempt)):
                 try:
                     for number, line in enumerate(source(), 1):
@@ -146,11 +147,17 @@ class Logs:
                             count = number
                             yield LogLine(shown, line, attempt)
                 except EvctlError as error:
+                    gone = gone or isinstance(error, NotFoundError)
                     why = why if isinstance(error, NotFoundError) else error
                     continue
                 if count:
                     why = None
                     break
+            if gone and why is not None and attempt not in stored and not count:
+                # the pod is gone, and the API answers 500 for a log that it has nowhere
+                why = NotFoundError(
+                    f"no log of {shown} is kept: its pod is gone, and {why}", hint=f"evctl status {self.run_id[:8]}"
+                )
             failed = failed or why
         if failed is not None:
             raise failed
@@ -177,7 +184,7 @@ class Logs:
         said = False
         while True:
             now = self._again(task)
-            pod = _own_pod(now)
+            pod = pod_reader.own_pod(now)
             if now is None or (now.state in TERMINAL_TASK_STATES and (not said or pod is None or pod in followed)):
                 if now is not None and not said:  # it had ended before we came
                     self._known = None  # what the launcher stores at the end was not there before
@@ -199,7 +206,7 @@ class Logs:
         while True:
             # asked before reading: what is read after the end is all there will be
             now = self._again(task)
-            ended = now is None or now.state in TERMINAL_TASK_STATES or _own_pod(now) != pod
+            ended = now is None or now.state in TERMINAL_TASK_STATES or pod_reader.own_pod(now) != pod
             with contextlib.suppress(EvctlError):
                 if tail is not None:
                     before = list(self._stream(pod, follow=False, whole=not ended))
@@ -291,8 +298,3 @@ def logs(
     """Yield log lines of one task, or of all in the order of the flow. See `Logs`."""
     found = Logs(connection, run_id, look, metadata, poll_s)
     return found.follow(task, tail=tail) if follow else found.read(task, tail=tail)
-
-
-def _own_pod(task: TaskStatus | None) -> str | None:
-    """Return the task's own pod: before there is one, its driver's stands in for it."""
-    return task.pod if task is not None and task.pod and not _DRIVER.search(task.pod) else None

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from evctl.backends.base import TaskStatus
 from evctl.backends.kubeflow.nodes import moment, place_of
 from evctl.backends.metadata.words import last_words as last_words
 from evctl.errors import trim
 
+_DRIVER_NAME = re.compile(r"-(container|dag)-driver-")
 NODE_NAME = "workflows.argoproj.io/node-name"
 RUN_LABEL = "pipeline/runid"
 _INDEX = re.compile(r"\(.*?\)$")
@@ -159,3 +161,8 @@ def _death(status: Mapping[str, Any]) -> tuple[int | None, str | None]:
 
 def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
     return (container.get("state") or {}).get("terminated") or {}
+
+
+def own_pod(task: TaskStatus | None) -> str | None:
+    """Return the task's own pod: before there is one, its driver's stands in for it."""
+    return task.pod if task is not None and task.pod and not _DRIVER_NAME.search(task.pod) else None
