@@ -318,3 +318,19 @@ def test_an_idle_revision_whose_pods_went_serves_as_before() -> None:
             service(uri, status), pods, knative=knative("r2", "r2", [("r2", 100)]), latest=idle, since=900.0
         )
         assert judge(Wanted(NAME, uri, "2", "Knative"), seen).told == "revision r2 is ready and gets 100 %"
+
+
+def test_a_service_is_proved_with_all_the_pods_that_it_asks_for_though_the_autoscaler_has_not_acted() -> None:
+    uri = "s3://m/2/"
+    done = {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+    asking = service(uri)
+    asking["spec"]["predictor"]["minReplicas"] = 2
+    ready = pod(uri, conditions=[{"type": "Ready", "status": "True"}])
+    seen = Observed(asking, [ready], deployment(uri, done), since=8.0)
+    verdict = judge(Wanted(NAME, uri, "2", "Standard"), seen)
+    assert (verdict.state, verdict.told) == ("waiting", "1 of 2 new pods ready")
+    two = {**done, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
+    made = deployment(uri, two)
+    made["spec"]["replicas"] = 2
+    seen = Observed(asking, [ready, {**ready, "metadata": {**ready["metadata"], "name": "other"}}], made, since=8.0)
+    assert judge(Wanted(NAME, uri, "2", "Standard"), seen).state == "rolled_out"

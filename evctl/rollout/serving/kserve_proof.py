@@ -25,7 +25,7 @@ from evctl.rollout.serving.kserve_spec import (
     pause,
     storage_uri,
 )
-from evctl.rollout.serving.kserve_split import as_service, backend, entry_of
+from evctl.rollout.serving.kserve_split import as_service, backend, canaries, entry_of
 
 Object = Mapping[str, Any]
 STALE_S = 5.0
@@ -124,7 +124,9 @@ def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
         return Verdict("failed", why)
     if failed := _failed(fresh, seen.unschedulable):
         return failed
-    replicas = int(deployment["spec"].get("replicas", 1))
+    # an autoscaler brings the Deployment to what the service asks for, a little later; beside a canary KServe asks for less
+    asked = 1 if canaries(service) else int(service["spec"]["predictor"].get("minReplicas") or 1)
+    replicas = max(int(deployment["spec"].get("replicas", 1)), asked)
     updated, available = int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0)
     ready = sum(is_ready(pod) for pod in fresh)
     rolled = updated == replicas == int(status.get("replicas") or 0) == available
