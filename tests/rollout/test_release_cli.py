@@ -90,7 +90,7 @@ def test_the_life_of_a_release_through_the_command(
         "revision": 1,
         "model": a.version,
         "previous": None,
-        "verified": {"version": a.version, "digest": a.digest, "golden": True},
+        "verified": {"version": a.version, "digest": a.digest, "golden": True, "percent": 100},
         "duration_s": first["duration_s"],
     }
     again = shell("promote", a.uri)
