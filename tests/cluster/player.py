@@ -64,6 +64,8 @@ class Player(threading.Thread):
         self._halt = threading.Event()
         self._cast: dict[str, str | None] = {}
         self._made = 0
+        self._owner: str | None = None
+        """The uid of the service whose pods are here: one made again under the same name is another's owner."""
         self._notes: dict[str, str] = {}
         """The service's own annotations: KServe copies them to the Deployment's template, so pods carry them."""
 
@@ -76,40 +78,43 @@ class Player(threading.Thread):
         seen: str | None = None
         while not self._halt.is_set():
             try:
-                uri = self._storage_uri()
+                uri, owner = self._service_now()
+                if owner != self._owner:
+                    if self._owner is not None:
+                        self._collect()
+                    self._owner, seen = owner, None
                 change = None if uri is None else f"{uri} {sorted(self._notes.items())}"
                 if uri is not None and change != seen:
                     seen = change
                     frames = self.choose(uri)
                     if frames is not None:
                         self._play(uri, frames)
-                if uri is None and seen is not None:
-                    seen = None
-                    self._collect()
             except (ApiException, OSError, client.exceptions.OpenApiException) as error:
                 self.errors.append(error)
             except Exception as error:  # the API server may be taken away under us: urllib3's errors
                 self.errors.append(error)
             self._halt.wait(0.05)
 
-    def _storage_uri(self) -> str | None:
+    def _service_now(self) -> tuple[str | None, str | None]:
+        """Return the service's storageUri and uid; None for what is not there."""
         try:
             found = self.custom.get_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, self.service)
         except ApiException as error:
             if error.status == 404:
-                return None
+                return None, None
             raise
         uri = found["spec"]["predictor"].get("model", {}).get("storageUri")
         notes = found["metadata"].get("annotations") or {}
         self._notes = {key: value for key, value in notes.items() if key.startswith("evctl/")}
-        return str(uri) if uri else None
+        return str(uri) if uri else None, str(found["metadata"]["uid"])
 
-    def _uri_now(self, usual: str) -> str | None:
+    def _changed(self, uri: str) -> bool:
+        """Is there a newer change, or none of this service any more? An API that is away has not told of one."""
         try:
-            return self._storage_uri()
+            return self._service_now() != (uri, self._owner)
         except Exception as error:
             self.errors.append(error)
-            return usual
+            return False
 
     def _play(self, uri: str, frames: Sequence[Frame]) -> None:
         start = time.monotonic()
@@ -118,8 +123,8 @@ class Player(threading.Thread):
         for frame in frames:
             due = start + frame["t"] / self.speed
             while time.monotonic() < due and not self._halt.is_set():
-                if self._uri_now(uri) not in (uri, None):
-                    return  # a newer change: its own timeline takes over
+                if self._changed(uri):
+                    return  # its own timeline takes over
                 self._halt.wait(min(0.1, max(0.0, due - time.monotonic())))
             if self._halt.is_set():
                 return
