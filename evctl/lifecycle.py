@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 OK, FAILED, REFUSED, NOT_FINISHED = 0, 1, 5, 8
 CANCEL_TIMEOUT_S = 60.0
+STILL_S = 30.0
+"""How long a wait goes on without a word."""
 CLUSTER_CANCEL_TIMEOUT_S = 600.0
 """A pod's grace, and then the exit handler's own pods, which may have to be pulled first."""
 LOCAL_POLL_S, CLUSTER_POLL_S = 0.3, 1.0
@@ -198,16 +199,32 @@ def _why_stuck(run: Run, patience_s: float) -> str:
 
 
 def cancel_and_wait(
-    backend: Backend, run_id: str, *, timeout_s: float = CANCEL_TIMEOUT_S, poll_s: float = LOCAL_POLL_S
+    backend: Backend,
+    run_id: str,
+    *,
+    timeout_s: float = CANCEL_TIMEOUT_S,
+    poll_s: float = LOCAL_POLL_S,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """Ask for a run's end and wait until it is CANCELED."""
+    """Ask for a run's end and wait until it is CANCELED; `tell` hears from time to time what has not ended yet."""
     backend.cancel(run_id)
-    run = _last(follow(backend, run_id, timeout_s=timeout_s, poll_s=poll_s))
+    told = time.monotonic()
+    for run in follow(backend, run_id, timeout_s=timeout_s, poll_s=poll_s):
+        if not run.finished and time.monotonic() - told >= STILL_S:
+            told = time.monotonic()
+            tell(_still(run))
     if run.state is not RunState.CANCELED:
         raise FailedError(
             f"run {run_id[:8]} ended {run.state.value} before it could be cancelled", hint=f"evctl status {run_id[:8]}"
         )
     return run
+
+
+def _still(run: Run) -> str:
+    open_states = (TaskState.RUNNING, TaskState.PENDING)
+    tasks = [task for task in run.tasks if task.kind == "task" and task.state in open_states]
+    what = ", ".join(task.label + (f" ({task.reason})" if task.reason else "") for task in tasks)
+    return f"still waiting for run {run.run_id[:8]} to end: {what or 'no task of it is at work'}"
 
 
 def untold(run: Run) -> str | None:
@@ -237,7 +254,3 @@ def failed_tasks(run: Run) -> list[str]:
     """Return the labels of the tasks that failed: in a loop, of the iterations that did."""
     tasks = [task for task in run.tasks if task.kind == "task" or task.pod]
     return [task.label for task in tasks if task.state is TaskState.FAILED]
-
-
-def _last(snapshots: Iterator[Run]) -> Run:
-    return deque(snapshots, maxlen=1)[0]

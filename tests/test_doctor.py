@@ -91,6 +91,16 @@ def test_a_channel_without_its_url_is_a_warning(stranger, monkeypatch):
     assert local.channels(profile(stranger, notify=settings)).status == "pass"
 
 
+def test_a_channel_finds_its_url_in_the_secret_that_was_applied_for_it(stranger):
+    secret = SecretMount(name="ev-notify", keys=("HOOK",), tasks=("notify_pipeline_status",))
+    settings = NotifySettings(channels=(ChannelSettings(name="ops", kind="webhook", url_file="/secrets/HOOK"),))
+    ours = profile(stranger, notify=settings, secrets=(secret,))
+    assert local.channels(ours).status == "warn"
+    (stranger / "secrets" / "ev-notify").mkdir(parents=True)
+    (stranger / "secrets" / "ev-notify" / "HOOK").write_text("http://127.0.0.1:1/")
+    assert local.channels(ours).status == "pass"
+
+
 def test_a_taken_port_is_a_warning(stranger):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ev_pipeline.settings import SecretMount
 from evctl.commands.drift import check_lines, history_lines
 from evctl.drift import actions, checking, history
 from evctl.errors import NotFoundError, UnavailableError, UsageError
 from evctl.notify.message import drift_message
-from evctl.profile import DriftSettings, Profile, StoreSettings
+from evctl.profile import ChannelSettings, DriftSettings, NotifySettings, Profile, StoreSettings
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 PAST = [{"verdict": "DRIFT", "model": "v1-a", "at": "2026-11-23T10:00:00Z"}]
@@ -147,6 +148,17 @@ def test_each_check_of_data_that_could_not_be_brought_in_is_news():
 def test_an_alert_is_only_for_drift_and_broken_data(profile):
     assert actions.alert(profile, CHECK | {"verdict": "OK"}) is None
     assert "no channel is configured" in actions.alert(profile, CHECK)
+
+
+def test_an_alert_whose_secrets_cannot_be_read_is_said_and_ends_no_check(profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    channel = ChannelSettings(name="ops", kind="webhook", url_file="/secrets/HOOK")
+    secret = SecretMount(name="ev-notify", keys=("HOOK",), tasks=("notify_pipeline_status",))
+    notify = NotifySettings(channels=(channel,))
+    changes = {"backend": "kubeflow", "namespace": "kubeflow", "notify": notify, "secrets": (secret,)}
+    said = actions.alert(profile.model_copy(update=changes), CHECK)
+    assert said.startswith("notify: FAILED: ")
+    assert "; next: " in said
 
 
 def test_an_alert_has_one_key_for_the_same_data_model_and_verdict():

@@ -101,6 +101,19 @@ def test_cancel_waits_until_it_is_so() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_long_cancel_says_every_half_minute_what_has_not_ended(clock: list[float]) -> None:
+    said: list[str] = []
+
+    class Slow(Engine):
+        def get(self, run_id: str) -> Run:
+            tasks = (TaskStatus("train", TaskState.RUNNING), TaskStatus("notify", TaskState.PENDING, reason="no room"))
+            state = RunState.RUNNING if clock[0] < 95 else RunState.CANCELED
+            return replace(RUN, run_id=run_id, state=state, tasks=tasks)
+
+    lifecycle.cancel_and_wait(cast(Backend, Slow()), "0123456789", timeout_s=600.0, poll_s=1.0, tell=said.append)
+    assert said == ["still waiting for run 01234567 to end: train, notify (no room)"] * 3
+
+
 def test_a_run_that_ended_by_itself_before_the_cancel_is_told() -> None:
     with pytest.raises(FailedError, match="SUCCEEDED before it could be cancelled"):
         lifecycle.cancel_and_wait(backend(RunState.SUCCEEDED), "r")

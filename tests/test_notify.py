@@ -157,7 +157,7 @@ def test_no_secret_vehicle_or_markup_leaves_in_any_field(tmp_path, receiver):
         "model": {"version": hostile, "uri": hostile},
         "gate": {"decision": "refused", "reasons": [hostile]},
     }
-    report = notify_run(record, config(tmp_path, hook=hook.url), secrets_dir=tmp_path)
+    report = notify_run(record, config(tmp_path, hook=hook.url), secrets=tmp_path)
     told = hook.requests[0][1].decode() + report.log + report.summary
     for word in (
         "hunter2",
@@ -200,7 +200,7 @@ def test_a_webhook_is_signed_over_its_timestamp_and_body(tmp_path, receiver):
     settings = config(tmp_path, hook=hook.url)
     (tmp_path / "KEY").write_text("k1")
     settings["channels"][0]["hmac_file"] = "KEY"
-    assert notify_run(RECORD, settings, secrets_dir=tmp_path).ok
+    assert notify_run(RECORD, settings, secrets=tmp_path).ok
     headers, body = hook.requests[0]
     signed = headers["X-Evctl-Timestamp"].encode() + b"." + body
     assert headers["X-Evctl-Signature"] == "sha256=" + hmac.new(b"k1", signed, hashlib.sha256).hexdigest()
@@ -213,7 +213,7 @@ def test_a_signing_key_that_is_missing_is_not_passed_over(tmp_path, receiver):
     hook = receiver()
     settings = config(tmp_path, hook=hook.url)
     settings["channels"][0]["hmac_env"] = "NO_SUCH_KEY"
-    report = notify_run(RECORD, settings, secrets_dir=tmp_path)
+    report = notify_run(RECORD, settings, secrets=tmp_path)
     assert not report.ok
     assert "NO_SUCH_KEY" in report.summary
     assert hook.requests == []
@@ -221,7 +221,7 @@ def test_a_signing_key_that_is_missing_is_not_passed_over(tmp_path, receiver):
 
 def test_a_channel_that_answers_500_is_tried_again(tmp_path, receiver):
     hook = receiver(answers=(500, 200))
-    report = notify(run_message(RECORD), config(tmp_path, hook=hook.url), secrets_dir=tmp_path, sleep=quick)
+    report = notify(run_message(RECORD), config(tmp_path, hook=hook.url), secrets=tmp_path, sleep=quick)
     assert report.deliveries[0].status == "sent"
     assert report.deliveries[0].attempts == 2
     assert hook.requests[0][0]["Idempotency-Key"] == hook.requests[1][0]["Idempotency-Key"]
@@ -229,7 +229,7 @@ def test_a_channel_that_answers_500_is_tried_again(tmp_path, receiver):
 
 def test_a_refusal_is_not_tried_again(tmp_path, receiver):
     hook = receiver(answers=(403,))
-    report = notify(run_message(RECORD), config(tmp_path, hook=hook.url), secrets_dir=tmp_path, sleep=quick)
+    report = notify(run_message(RECORD), config(tmp_path, hook=hook.url), secrets=tmp_path, sleep=quick)
     assert report.deliveries[0].attempts == 1
     assert "HTTP 403" in report.summary
 
@@ -238,7 +238,7 @@ def test_a_redirect_is_not_followed(tmp_path, receiver):
     report = notify(
         run_message(RECORD),
         config(tmp_path, h=receiver(answers=(302,)).url),
-        secrets_dir=tmp_path,
+        secrets=tmp_path,
         sleep=quick,
     )
     assert "HTTP 302" in report.summary
@@ -252,7 +252,7 @@ def test_a_dead_and_a_slow_channel_do_not_hold_up_the_living_one(tmp_path, recei
         settings = config(tmp_path, dead=dead, slow=slow.url, living=living.url)
         pauses = []
         start = time.monotonic()
-        report = notify(run_message(RECORD), settings, secrets_dir=tmp_path, sleep=pauses.append)
+        report = notify(run_message(RECORD), settings, secrets=tmp_path, sleep=pauses.append)
     assert time.monotonic() - start < 3.0
     assert [d.status for d in report.deliveries] == ["failed", "failed", "sent"]
     assert sorted(pauses) == [0.5, 0.5, 1.0, 1.0]
@@ -265,9 +265,9 @@ def test_the_same_run_and_state_is_told_once_a_channel(tmp_path, receiver):
     hook = receiver()
     settings = config(tmp_path, hook=hook.url)
     markers = tmp_path / "markers"
-    first = notify_run(RECORD, settings, secrets_dir=tmp_path, marker_dir=markers)
-    second = notify_run(RECORD, settings, secrets_dir=tmp_path, marker_dir=markers)
-    notify_run(RECORD | {"state": "CANCELED"}, settings, secrets_dir=tmp_path, marker_dir=markers)
+    first = notify_run(RECORD, settings, secrets=tmp_path, marker_dir=markers)
+    second = notify_run(RECORD, settings, secrets=tmp_path, marker_dir=markers)
+    notify_run(RECORD | {"state": "CANCELED"}, settings, secrets=tmp_path, marker_dir=markers)
     assert (first.deliveries[0].status, second.deliveries[0].status) == ("sent", "duplicate")
     assert len(hook.requests) == 2
 
@@ -275,12 +275,12 @@ def test_the_same_run_and_state_is_told_once_a_channel(tmp_path, receiver):
 def test_a_marker_that_cannot_be_written_does_not_fail_anything(tmp_path, receiver):
     (tmp_path / "file").write_text("")
     settings = config(tmp_path, hook=receiver().url)
-    assert notify_run(RECORD, settings, secrets_dir=tmp_path, marker_dir=tmp_path / "file").ok
+    assert notify_run(RECORD, settings, secrets=tmp_path, marker_dir=tmp_path / "file").ok
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "not a url", "", "http://", "http://[::1", "ftp://x/y"])
 def test_a_bad_url_is_told_and_never_shown(tmp_path, url):
-    report = notify(run_message(RECORD), config(tmp_path, hook=url), secrets_dir=tmp_path, sleep=quick)
+    report = notify(run_message(RECORD), config(tmp_path, hook=url), secrets=tmp_path, sleep=quick)
     assert report.deliveries[0].status == "failed"
     assert not url or url not in report.summary
 

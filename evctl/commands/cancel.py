@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from evctl import lifecycle
+from evctl import lifecycle, telling
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.documents import run_document
@@ -31,8 +31,11 @@ def cancel(
         found.run_id,
         timeout_s=lifecycle.CANCEL_TIMEOUT_S if local else lifecycle.CLUSTER_CANCEL_TIMEOUT_S,
         poll_s=lifecycle.poll_of(found.profile),
+        tell=say,
     )
     if warning := lifecycle.untold(ended):
         say(f"warning: {warning}")
+        if told := telling.in_its_place(found.profile, ended, say):
+            say(told)
     emit(ended, output, run_lines, run_document, name=ended.run_id, quiet=quiet)
     return 0

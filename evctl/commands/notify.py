@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from evctl import telling
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.notify.sending import NotifyReport, notify, test_message
-from evctl.output import columns, emit
+from evctl.output import columns, emit, say
 
 
 def test(env: Env = None, output: Output = Format.table, quiet: Quiet = False, debug: Debug = False) -> int:
     """Send a test message to every channel; 9 when one of them does not take it."""
-    from evctl.drift.actions import TELLS
-    from evctl.secrets.local import mounted
-
     profile = resolve.profile(env)
-    config = profile.notify.model_dump(mode="json", exclude_none=True)
-    with mounted(profile, TELLS) as folder:
-        report = notify(test_message(profile.name), config, secrets_dir=folder)
+    with telling.credentials(profile, say) as secrets:
+        report = notify(test_message(profile.name), telling.settings(profile), secrets=secrets)
     emit(report, output, _lines, _document, name="ok" if report.ok else "failed", quiet=quiet)
     return 0 if report.ok else 9
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from evctl.backends.kubeflow.secrets_place import cluster_secrets, run_namespace
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
-from evctl.errors import EvctlError, UsageError
+from evctl.errors import UsageError
 from evctl.output import columns, emit, say
 from evctl.profile import Profile
 from evctl.secrets import store
@@ -84,7 +85,7 @@ def _apply_store(
     account = store.account_name(profile)
     serving = profile.serving.namespace or profile.namespace
     # the steps need it where they run, the predictor where it serves
-    places = {namespace: _cluster(profile, namespace) for namespace in (_run_namespace(profile), serving)}
+    places = {namespace: _cluster(profile, namespace) for namespace in (run_namespace(profile, say), serving)}
     values = _values(source, tuple(required))
     changes = {
         namespace: place.apply(name, values, required, annotations=annotations, force=force)
@@ -132,26 +133,7 @@ def _local() -> LocalSecrets:
 
 
 def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
-    from evctl.kube_login import connect_kubernetes
-
-    return ClusterSecrets(connect_kubernetes(profile.kubeflow.context), namespace or _run_namespace(profile))
-
-
-def _run_namespace(profile: Profile) -> str:
-    """Return where a run's pods look for secrets: Kubeflow's own namespace unless it keeps its users apart."""
-    from evctl.backends.kubeflow.connect import connect
-
-    if profile.namespace == profile.kubeflow.system_namespace:
-        return profile.namespace
-    connection = connect(profile)
-    try:
-        apart = connection.request("GET", "/apis/v2beta1/healthz").get("multi_user")
-    except EvctlError as error:
-        say(f"warning: taking {profile.namespace} for the runs' namespace, since Kubeflow did not say: {error.message}")
-        return profile.namespace
-    finally:
-        connection.close()
-    return profile.namespace if apart else profile.kubeflow.system_namespace
+    return cluster_secrets(profile, namespace or run_namespace(profile, say))
 
 
 def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:

@@ -148,16 +148,20 @@ def secret_keys(profile: Profile) -> Finding:
 
 def channels(profile: Profile) -> Finding:
     """Does each notification channel find its URL and key?"""
+    from evctl import telling
     from evctl.notify.channels import channels_from, secret_of
 
-    config = profile.notify.model_dump(mode="json")
-    folder = Path(os.environ.get("EV_SECRETS_DIR") or "/secrets")
-    found = channels_from(config)
+    found = channels_from(telling.settings(profile))
     if not found:
         return passed("none configured")
-    lacking = [channel.name for channel in found if not secret_of(channel, folder)]
-    if lacking and profile.backend == "local":
-        return warned(f"no URL for: {', '.join(lacking)}", "set the variable or file the profile names")
+    if profile.backend != "local":
+        return passed(f"{len(found)} channel(s); evctl notify test --env {profile.name} tries them")
+    with telling.credentials(profile, lambda _: None) as at_hand:
+        lacking = [channel.name for channel in found if not secret_of(channel, at_hand)]
+    if lacking:
+        return warned(
+            f"no URL for: {', '.join(lacking)}", "evctl secrets apply, or set the variable that the profile names"
+        )
     return passed(f"{len(found)} channel(s)")
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from evctl.drift.checking import IsOpen, Submit
-from evctl.errors import NotFoundError
+from evctl.errors import EvctlError, NotFoundError
+from evctl.output import say
 from evctl.profile import Profile
-from evctl.secrets.local import mounted
 from evctl.state import home
-
-TELLS = "notify_pipeline_status"
-"""The task whose secrets an alert is sent with."""
+from evctl.telling import credentials, settings
 
 
 def retraining(profile: Profile) -> tuple[Submit, IsOpen]:
@@ -45,8 +43,13 @@ def alert(profile: Profile, check: dict[str, Any]) -> str | None:
 
     if check["verdict"] not in {"DRIFT", "DATA_QUALITY"}:
         return None
-    config = profile.notify.model_dump(mode="json", exclude_none=True)
-    with mounted(profile, TELLS) as folder:
-        message = drift_message(check, secrets=known_secrets(config, folder))
-        report = notify(message, config, secrets_dir=folder, marker_dir=home() / "drift" / "told")
-    return f"notify: {report.summary}" if report.deliveries else "notify: no channel is configured"
+    config = settings(profile)
+    if not profile.notify.channels:
+        return "notify: no channel is configured"
+    try:
+        with credentials(profile, say) as secrets:
+            message = drift_message(check, secrets=known_secrets(config, secrets))
+            report = notify(message, config, secrets=secrets, marker_dir=home() / "drift" / "told")
+    except EvctlError as error:  # what was found stands, told or not
+        return f"notify: FAILED: {error.message}; next: {error.hint or 'evctl doctor'}"
+    return f"notify: {report.summary}"

@@ -24,6 +24,8 @@ from urllib.parse import urlsplit
 
 from evctl.notify.message import Message
 
+Secrets = Path | Mapping[str, str]
+"""What stands in `/secrets` as a pod sees it: a folder, or values by file name that are on no disk."""
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -55,33 +57,29 @@ def channels_from(config: Mapping[str, Any]) -> tuple[Channel, ...]:
     )
 
 
-def secret_of(channel: Channel, secrets_dir: Path) -> str | None:
+def secret_of(channel: Channel, secrets: Secrets) -> str | None:
     """Return a channel's URL; None when its variable or file is missing or empty."""
-    return _read(channel.url_env, channel.url_file, secrets_dir)
+    return _read(channel.url_env, channel.url_file, secrets)
 
 
-def known_secrets(config: Mapping[str, Any], secrets_dir: Path) -> tuple[str, ...]:
-    """Return each secret value a message must not hold: the channels' and those in the secrets folder."""
+def known_secrets(config: Mapping[str, Any], secrets: Secrets) -> tuple[str, ...]:
+    """Return each secret value a message must not hold: the channels' and all others at hand."""
     values = set()
     for channel in channels_from(config):
         for env, file in ((channel.url_env, channel.url_file), (channel.hmac_env, channel.hmac_file)):
-            values.add(_read(env, file, secrets_dir) or "")
-    try:
-        files = [path for path in secrets_dir.iterdir() if path.is_file()]
-    except OSError:
-        files = []
-    values.update(_file_text(path) or "" for path in files)
+            values.add(_read(env, file, secrets) or "")
+    values.update(_values(secrets))
     return tuple(sorted(value for value in values if value))
 
 
-def send(channel: Channel, message: Message, secrets_dir: Path, timeout_s: float) -> None:
+def send(channel: Channel, message: Message, secrets: Secrets, timeout_s: float) -> None:
     """Send once. Raises ChannelError."""
-    url = _read(channel.url_env, channel.url_file, secrets_dir)
+    url = _read(channel.url_env, channel.url_file, secrets)
     if not url:
         where = channel.url_env or channel.url_file or "url_env or url_file"
         raise ChannelError(f"no URL: {where} is not set or empty", transient=False)
     if channel.kind == "webhook":
-        key = _read(channel.hmac_env, channel.hmac_file, secrets_dir)
+        key = _read(channel.hmac_env, channel.hmac_file, secrets)
         if (channel.hmac_env or channel.hmac_file) and not key:
             raise ChannelError(f"no key: {channel.hmac_env or channel.hmac_file} is not set", transient=False)
         _post(url, message, key, timeout_s)
@@ -156,7 +154,7 @@ def _apprise(url: str, message: Message, timeout_s: float) -> None:
         raise ChannelError(f"the {server.service_name} service did not take it", transient=True)
 
 
-def _read(env: str | None, file: str | None, secrets_dir: Path) -> str | None:
+def _read(env: str | None, file: str | None, secrets: Secrets) -> str | None:
     if env:
         return os.environ.get(env, "").strip() or None
     if not file:
@@ -164,10 +162,22 @@ def _read(env: str | None, file: str | None, secrets_dir: Path) -> str | None:
     path = Path(file)
     # A profile says /secrets/NAME as a pod sees it; on a laptop that folder is elsewhere.
     if path.parts[:2] == ("/", "secrets"):
-        path = secrets_dir.joinpath(*path.parts[2:])
-    elif not path.is_absolute():
-        path = secrets_dir / path
-    return _file_text(path)
+        path = Path(*path.parts[2:])
+    if path.is_absolute():
+        return _file_text(path)
+    if isinstance(secrets, Mapping):
+        return secrets.get(str(path), "").strip() or None
+    return _file_text(secrets / path)
+
+
+def _values(secrets: Secrets) -> list[str]:
+    if isinstance(secrets, Mapping):
+        return [value.strip() for value in secrets.values()]
+    try:
+        files = [path for path in secrets.iterdir() if path.is_file()]
+    except OSError:
+        return []
+    return [_file_text(path) or "" for path in files]
 
 
 def _file_text(path: Path) -> str | None:

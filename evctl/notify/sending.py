@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evctl.notify.channels import Channel, ChannelError, channels_from, known_secrets, send
+from evctl.notify.channels import Channel, ChannelError, Secrets, channels_from, known_secrets, send
 from evctl.notify.message import Message, clean, message_key, run_message
 
 __all__ = ["Delivery", "Message", "NotifyReport", "notify", "notify_run", "run_message", "test_message"]
@@ -82,19 +82,19 @@ def notify_run(
     record: Mapping[str, Any],
     config: Mapping[str, Any],
     *,
-    secrets_dir: Path | None = None,
+    secrets: Secrets | None = None,
     marker_dir: Path | None = None,
 ) -> NotifyReport:
     """Tell how a run ended; see `message.run_message` for the record and `notify` for the rest."""
-    secrets = known_secrets(config, _secrets_dir(secrets_dir))
-    return notify(run_message(record, secrets=secrets), config, secrets_dir=secrets_dir, marker_dir=marker_dir)
+    hidden = known_secrets(config, _at_hand(secrets))
+    return notify(run_message(record, secrets=hidden), config, secrets=secrets, marker_dir=marker_dir)
 
 
 def notify(
     message: Message,
     config: Mapping[str, Any],
     *,
-    secrets_dir: Path | None = None,
+    secrets: Secrets | None = None,
     marker_dir: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> NotifyReport:
@@ -103,7 +103,7 @@ def notify(
     Args:
         message: what to tell.
         config: `NotifySettings` as a dict: `channels`, `attempts` (tries each), `timeout_s` (seconds a try).
-        secrets_dir: where `/secrets/NAME` files are really; default `EV_SECRETS_DIR`, else `/secrets`.
+        secrets: what `/secrets/NAME` holds, or the folder where it is really; default `EV_SECRETS_DIR`, else `/secrets`.
         marker_dir: keeps one file per message key and channel, so nothing is sent twice; None relies on the
             `Idempotency-Key` that each webhook carries.
         sleep: the pause between attempts.
@@ -112,14 +112,14 @@ def notify(
     channels = channels_from(config)
     if not channels:
         return NotifyReport(message, ())
-    folder = _secrets_dir(secrets_dir)
-    hidden = known_secrets(config, folder)
+    at_hand = _at_hand(secrets)
+    hidden = known_secrets(config, at_hand)
 
     def deliver(channel: Channel) -> Delivery:
         marker = _marker(marker_dir, message, channel)
         if marker is not None and marker.exists():
             return Delivery(channel.name, "duplicate")
-        delivery = _try(channel, message, folder, attempts, timeout_s, hidden, sleep)
+        delivery = _try(channel, message, at_hand, attempts, timeout_s, hidden, sleep)
         if marker is not None and delivery.status == "sent":
             delivery = _mark(marker, delivery)
         return delivery
@@ -147,7 +147,7 @@ test_message.__test__ = False  # type: ignore[attr-defined]  # pytest takes impo
 def _try(
     channel: Channel,
     message: Message,
-    secrets_dir: Path,
+    secrets: Secrets,
     attempts: int,
     timeout_s: float,
     hidden: tuple[str, ...],
@@ -156,7 +156,7 @@ def _try(
     reason = ""
     for attempt in range(1, attempts + 1):
         try:
-            send(channel, message, secrets_dir, timeout_s)
+            send(channel, message, secrets, timeout_s)
         except ChannelError as error:
             reason = clean(error, hidden)
             if not error.transient:
@@ -170,8 +170,8 @@ def _try(
     return Delivery(channel.name, "failed", attempts, reason)
 
 
-def _secrets_dir(given: Path | None) -> Path:
-    return given or Path(os.environ.get("EV_SECRETS_DIR") or "/secrets")
+def _at_hand(given: Secrets | None) -> Secrets:
+    return Path(os.environ.get("EV_SECRETS_DIR") or "/secrets") if given is None else given
 
 
 def _marker(folder: Path | None, message: Message, channel: Channel) -> Path | None:

@@ -99,6 +99,11 @@ class ClusterSecrets:
                 found[name] = sorted(each.get("data") or {})
         return dict(sorted(found.items()))
 
+    def values(self, name: str) -> dict[str, str]:
+        """Return a secret's values by key; nothing of one that does not exist. NotAllowedError: RBAC, naming the verb."""
+        data = self._get(name).get("data") or {}
+        return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+
     def service_account(self, name: str, secret: str, *, force: bool = False) -> bool:
         """Let a service account use a secret, making it when it is missing; return whether anything changed."""
         before = self._get(name, "serviceaccounts")

@@ -111,10 +111,7 @@ class LocalSecrets:
 
 @contextmanager
 def mounted(profile: Profile, task: str) -> Iterator[Path]:
-    """Yield a folder with a profile's secrets as a task sees `/secrets`, as links; `EV_SECRETS_DIR` is used as it is."""
-    if own := os.environ.get("EV_SECRETS_DIR"):
-        yield Path(own)
-        return
+    """Yield a folder with a profile's secrets as a task sees `/secrets`, as links."""
     with TemporaryDirectory(prefix="evctl-secrets-") as folder:
         for secret in profile.secrets:
             source = home() / "secrets" / secret.name

@@ -18,6 +18,7 @@ from evctl.kube import KubeApi
 from evctl.kube_login import connect_kubernetes
 from tests.cluster.harness import Cluster
 from tests.e2e.life import live
+from tests.fakes.receiver import Receiver
 
 pytestmark = pytest.mark.cluster
 SECRET = "ev-telemetry-secret"
@@ -31,6 +32,9 @@ store: {{uri: "s3://bucket/store", endpoint: "http://minio.example:9000", region
 serving: {{namespace: {namespace}}}
 secrets:
   - {{name: ev-telemetry-secret, keys: [TELEMETRY_TOKEN]}}
+"""
+CHANNEL = """  - {name: ev-notify, keys: [DESK_URL], tasks: [notify_pipeline_status]}
+notify: {attempts: 1, channels: [{name: desk, kind: webhook, url_file: /secrets/DESK_URL}]}
 """
 ALL = ("get", "list", "create", "patch")
 
@@ -248,6 +252,18 @@ def test_an_operator_who_may_not_touch_service_accounts_is_told_which_verb(opera
     error = operator.apply(STORE, "--store", code=4)
     assert "serviceaccounts" in error["message"]
     assert "cannot patch" in error["message"] or "cannot create" in error["message"]
+
+
+def test_a_message_is_sent_with_what_was_applied_to_the_cluster(operator: Operator, tmp_path: Path) -> None:
+    """`secrets apply` puts a channel's URL where the runs have it: who tells from here reads it there."""
+    (tmp_path / "profiles" / "cluster.yaml").write_text(PROFILE.format(namespace=operator.namespace) + CHANNEL)
+    with Receiver(path="/hook/hidden/secret+key") as desk:
+        operator.apply({"DESK_URL": desk.url}, "ev-notify")
+        assert operator.says("notify", "test")["ok"] is True
+        assert len(desk.requests) == 1
+        operator.may("list")
+        assert "cannot get" in operator.says("notify", "test", code=4)["message"]
+        assert len(desk.requests) == 1
 
 
 def test_a_dead_api_server_is_exit_9(operator: Operator, tmp_path: Path) -> None:

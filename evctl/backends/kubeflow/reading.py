@@ -145,7 +145,7 @@ class Reader:
         return tuple(
             f"pod {pod.name} is left behind and goes on trying to start: kubectl -n {pod.namespace} delete pod {pod.name}"
             for pod in pods or ()
-            if pod.phase == "Pending"
+            if pod.blocked  # one that only has yet to start ends by itself
         )
 
     def _pods(
