@@ -111,7 +111,7 @@ def test_a_kubeconfig_that_logs_in_by_certificate_is_no_login_for_kfp(
     kubeconfig(tmp_path, monkeypatch, {}, "http://127.0.0.1:1")
     with pytest.raises(NotAllowedError, match="without a token") as caught:
         connect(profile(host="http://127.0.0.1:1", auth={"kind": "kubeconfig"})).request("GET", "/x")
-    assert "kubeflow.auth" in str(caught.value.hint)
+    assert "auth: {kind: token, token_command: [kubectl, create, token" in str(caught.value.hint)
 
 
 def test_a_pods_projected_token_is_the_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

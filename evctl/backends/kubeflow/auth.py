@@ -16,6 +16,12 @@ IN_CLUSTER_TOKENS = (
 )
 """A token projected for KFP's audience is preferred to the service account's own."""
 
+BY_KUBERNETES = (
+    "in the profile, kubeflow: {auth: {kind: token, token_command: "
+    "[kubectl, create, token, default-editor, --audience, pipelines.kubeflow.org]}}"
+)
+"""A login that a Kubeflow which keeps its users apart takes from whoever may ask Kubernetes for one."""
+
 
 class Auth:
     """A login as the profile describes it. No value is ever in an error.
@@ -53,7 +59,7 @@ class Auth:
         """Return the hint for a login that is not accepted."""
         settings = self.settings
         if settings.kind == "none":
-            return "set kubeflow.auth in the profile (token, cookie, kubeconfig or in_cluster)"
+            return f"{BY_KUBERNETES}; or another kind (cookie, kubeconfig, in_cluster)"
         if settings.kind in ("kubeconfig", "in_cluster"):
             return "kubectl auth whoami shows who you are to the cluster"
         if settings.token_command:
@@ -136,6 +142,6 @@ def _kubeconfig_token(context: str | None) -> str:
     if not value:
         raise NotAllowedError(
             "the kubeconfig logs in without a token, which Kubeflow Pipelines cannot take",
-            hint="set kubeflow.auth to token or cookie",
+            hint=BY_KUBERNETES,
         )
     return value.removeprefix("Bearer ")
