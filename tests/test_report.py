@@ -286,6 +286,15 @@ def test_whole_numbers_read_whole_and_what_changed_is_marked(tmp_path):
     assert line.rstrip().endswith("changed")
 
 
+def test_a_comparison_fits_a_terminal_and_json_keeps_whole_digests(tmp_path):
+    digests = {"first": "a" * 64, "second": "b" * 64, "changed": True}
+    found = comparison(a_run(), None, a_run(run_id="r2"), None) | {"data": {"digest": digests}}
+    [line] = [line for line in compare_lines(found) if line.startswith("data digest")]
+    assert line.split()[2:] == ["a" * 12, "b" * 12, "changed"]
+    assert max(map(len, compare_lines(found))) < 120
+    assert found["data"]["digest"]["first"] == "a" * 64
+
+
 def test_a_run_compared_with_itself_changes_nothing(tmp_path):
     outputs = some_outputs(tmp_path)
     found = comparison(a_run(), outputs, a_run(), outputs)

@@ -13,6 +13,7 @@ from evctl.compare import compare_runs
 from evctl.output import columns, emit
 
 Ref = Annotated[str, typer.Argument(metavar="RUN", help="Id, unique prefix, name, @latest or @last-good.")]
+DIGEST_SHOWN = 12
 
 
 def compare(
@@ -31,14 +32,16 @@ def compare(
 
 
 def compare_lines(result: dict[str, Any]) -> Iterator[str]:
-    """Return a comparison as lines; pairs that are equal are shown once."""
+    """Return a comparison as lines."""
     heads = result["runs"]
     rows = [("", *(head["run_id"][:8] for head in heads), "")]
     rows += [(name, *(_text(head[name]) for head in heads), "") for name in ("name", "env", "state", "model")]
     for part in ("parameters", "data", "gate"):
         for name, pair in result[part].items():
             mark = "changed" if pair["changed"] else ""
-            rows.append((f"{part} {name}", _text(pair["first"]), _text(pair["second"]), mark))
+            # a digest whole makes every line too wide for a terminal; JSON has it
+            width = DIGEST_SHOWN if name == "digest" else None
+            rows.append((f"{part} {name}", _text(pair["first"])[:width], _text(pair["second"])[:width], mark))
     for part, unit in (("metrics", ""), ("durations", " s")):
         for name, pair in result[part].items():
             difference = pair["difference"]
