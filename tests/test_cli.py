@@ -202,6 +202,11 @@ HEAVY = {
 }
 
 
+def test_a_tasks_name_in_a_runs_place_is_told_what_to_type(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["logs", "train-fault-classifier"]) == 3
+    assert "next: evctl logs @latest train-fault-classifier" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "line",
     [

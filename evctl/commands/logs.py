@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from ev_pipeline.settings import TASKS
 from evctl import lifecycle
 from evctl.backends.base import LogLine
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet, RunRef
-from evctl.errors import UsageError
+from evctl.errors import NotFoundError, UsageError
 from evctl.output import clean, emit
 
 
@@ -34,7 +35,7 @@ def logs(
         raise UsageError(
             "--failed and a task do not go together", hint="evctl logs RUN --failed, or evctl logs RUN TASK"
         )
-    found = resolve.run(run, env)
+    found = _run(run, task, env)
     names = lifecycle.failed_tasks(found.backend.get(found.run_id)) if failed else [task]
     lines = (
         line
@@ -46,6 +47,15 @@ def logs(
     else:
         emit(list(lines), output, lambda _: (), lambda all_: {"run_id": found.run_id, "lines": [*map(_line, all_)]})
     return 0
+
+
+def _run(run: str | None, task: str | None, env: str | None) -> resolve.FoundRun:
+    try:
+        return resolve.run(run, env)
+    except NotFoundError as error:
+        if run and task is None and run.replace("-", "_") in TASKS:
+            raise NotFoundError(f"{error.message}: that is a task", hint=f"evctl logs @latest {run}") from error
+        raise
 
 
 def _print(lines: Iterable[LogLine], *, alone: bool, as_json: bool, follow: bool) -> None:
