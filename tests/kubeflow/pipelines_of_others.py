@@ -111,6 +111,21 @@ def _pipelines() -> dict[str, Any]:
         for rate in (0.1, 0.2, 0.3):
             train(data=data.output, rate=rate).set_display_name(f"rate {rate}")
 
+    @dsl.container_component
+    def createpvc(name: dsl.OutputPath(str), size: str):  # type: ignore[valid-type,no-untyped-def]
+        """As kfp-kubernetes makes it: Kubeflow's driver makes the claim, and there is no pod of its own."""
+        return dsl.ContainerSpec(image="argostub/createpvc")
+
+    @dsl.container_component
+    def deletepvc(pvc_name: str):  # type: ignore[no-untyped-def]
+        return dsl.ContainerSpec(image="argostub/deletepvc")
+
+    @dsl.pipeline(name="claims")
+    def claims() -> None:
+        claim = createpvc(size="1Gi")
+        used = work(part=1).after(claim)
+        deletepvc(pvc_name=claim.outputs["name"]).after(used)
+
     @dsl.pipeline(name="handlers")
     def handlers() -> None:
         one, two = cleanup(), cleanup()
@@ -125,5 +140,5 @@ def _pipelines() -> dict[str, Any]:
         del before
 
     return {
-        "branches": branches, "loops": loops, "twice": twice, "thrice": thrice, "handlers": handlers,
+        "branches": branches, "loops": loops, "twice": twice, "thrice": thrice, "claims": claims, "handlers": handlers,
     }  # fmt: skip

@@ -251,3 +251,23 @@ def test_a_gate_in_a_loop_has_refused_only_where_it_opened_for_no_iteration() ->
     run = join(made.sources())
     assert states(run)["tell[0]"] == "SUCCEEDED" and states(run)["tell[1]"] == "SKIPPED"
     assert run.gate.decision == "passed"
+
+
+@KNOWN
+@RETRIED
+@pytest.mark.parametrize(
+    ("fate", "wanted"),
+    [
+        ("ok", ["SUCCEEDED", "SUCCEEDED", "SUCCEEDED"]),
+        ("failed", ["FAILED", "SKIPPED", "SKIPPED"]),
+        ("running", ["RUNNING", "PENDING", "PENDING"]),
+    ],
+)
+def test_a_claim_that_the_driver_makes_by_itself_is_a_task_like_another(
+    fate: str, wanted: list[str], *, metadata: bool, retried: bool
+) -> None:
+    run = shown("claims", metadata=metadata, retried=retried, fates={("createpvc",): fate})
+    assert list(states(run).values()) == wanted
+    claim = run.tasks[0]
+    assert (claim.attempts, "system-container-driver" in (claim.pod or "")) == (1, True)
+    assert (claim.reason is None) == (fate != "failed")
