@@ -21,6 +21,8 @@ from evctl.state import home, profile_names, profiles_folder
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET_KEY = re.compile(r"(password|passwd|secret_key|access_key|api_key|^token|webhook_url)$", re.IGNORECASE)
+_LOGIN = re.compile(r"^[a-z][a-z0-9+.-]*://([^/?#\s]*@|[^/?#\s:]*:(?!\d+(/|$))\S*@)", re.IGNORECASE)
+"""A URL that holds a login; a secret key of S3's may itself hold a slash, so the part before the first one is not all."""
 Key = tuple[str | int, ...]
 
 
@@ -100,7 +102,19 @@ def _expand(value: Any, key: Key, path: Path, lines: Mapping[Key, int], origins:
         raise UsageError(
             f"{where}: a secret never stands in a profile", hint="evctl secrets apply, and name the key here"
         )
-    if not isinstance(value, str) or "${" not in value:
+    if not isinstance(value, str):
+        return value
+    found = _filled_in(value, key, where, path, origins)
+    if _LOGIN.match(found):
+        raise UsageError(
+            f"{where}: the URL holds a login, and a secret never stands in a profile",
+            hint="write the URL without what is before the @; evctl secrets apply, or the environment, holds the login",
+        )
+    return found
+
+
+def _filled_in(value: str, key: Key, where: str, path: Path, origins: dict[str, str]) -> str:
+    if "${" not in value:
         return value
 
     def put(match: re.Match[str]) -> str:
