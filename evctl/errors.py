@@ -89,6 +89,10 @@ class UnavailableError(EvctlError):
     exit_code = 9
 
 
+class TimedOutError(UnavailableError):
+    """A server has not answered in time: nothing else is known to be wrong."""
+
+
 class DeadlineError(EvctlError):
     """We stopped waiting; what we waited for goes on."""
 

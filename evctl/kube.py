@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from evctl.errors import UnavailableError, trim
+from evctl.errors import TimedOutError, UnavailableError, trim
 from evctl.kube_errors import RETRIED, Unreachable, explained
 from evctl.resolving import resolve
 
@@ -230,6 +230,11 @@ class KubeApi:
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise Unreachable(
                 f"the Kubernetes API at {self.host} does not answer", hint="kubectl cluster-info; evctl doctor"
+            ) from error
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise TimedOutError(
+                f"the Kubernetes API at {self.host} timed out: no answer within {read_s:g} s",
+                hint="the same command again",
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise UnavailableError(

@@ -14,7 +14,7 @@ from evctl.backends.kubeflow.artifacts import outputs_of
 from evctl.backends.kubeflow.join import join
 from evctl.backends.metadata.client import MetadataStore
 from evctl.backends.metadata.values import RunMetadata
-from evctl.errors import UnavailableError
+from evctl.errors import TimedOutError, UnavailableError
 from tests.fakes import real_mlmd
 from tests.fakes.mlmd_server import MlmdServer
 from tests.kubeflow import recorded
@@ -80,7 +80,7 @@ def test_a_store_that_takes_its_time_with_each_request_is_given_up_as_a_whole(mo
     with Slow(lambda _: answers, lambda: ["succeeded"]) as server:
         client = MetadataStore(server.host, timeout_s=0.9)
         began = time.monotonic()
-        with pytest.raises(UnavailableError, match="does not answer"):
+        with pytest.raises(TimedOutError, match="does not answer: it timed out"):
             client.read("succeeded")
         assert time.monotonic() - began < 3
         client.close()

@@ -14,7 +14,7 @@ import pytest
 
 from evctl.backends.base import Artifact
 from evctl.backends.kubeflow import objects, objects_reach
-from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, UnavailableError
+from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError
 from tests.kubeflow.objectstore import Door, FakeKubernetes, cuts, damages, passes, reach, says, stalls
 
 pytestmark = pytest.mark.kubeflow
@@ -163,6 +163,14 @@ def test_a_refusal_names_whose_credentials_and_shows_none(door: Door, tmp_path: 
         objects.fetch(reach(endpoint=door.url), artifact("raw"), tmp_path / "raw")
     assert "the environment" in str(caught.value)
     assert_silent(caught.value)
+
+
+def test_a_stores_timeout_is_told_as_one() -> None:
+    slow = RuntimeError("error sending request\n inner: Http(HttpError { kind: Timeout, source: reqwest::Error })")
+    told = objects_reach.explained(slow, "minio://mlpipeline", "the environment")
+    assert isinstance(told, TimedOutError)
+    assert told.message == "minio://mlpipeline cannot be read from the store: it timed out"
+    assert "the same command again" in str(told.hint)
 
 
 def assert_silent(error: BaseException | None) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from evctl.backends.kubeflow.auth import Auth
 from evctl.backends.kubeflow.transport import Transport
-from evctl.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError, UsageError
 from evctl.profile import AuthSettings, Profile
 from tests.fakes.faults import GOOD, HALF, LOGIN_PAGE, NULL, RESET, TO_LOGIN, Answer, FaultServer, refuse
 
@@ -188,6 +188,13 @@ def test_a_body_that_trickles_ends_with_the_deadline() -> None:
         ).json("GET", "/x")
     assert time.monotonic() - start < 2
     listener.close()
+
+
+def test_a_server_that_says_nothing_is_told_as_a_timeout_with_the_time() -> None:
+    with FaultServer(Answer(wait_s=5)) as server:
+        patient = Transport(server.url, Auth(AuthSettings()), timeout_s=0.3, deadline_s=0.4)
+        with pytest.raises(TimedOutError, match=r"timed out: no answer within 0\.3 s"):
+            patient.json("GET", "/x")
 
 
 def test_a_cookie_travels_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

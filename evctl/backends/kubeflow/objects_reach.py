@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError
 from evctl.profile import Profile
 
 CONNECT_TIMEOUT_S = 2.0
@@ -28,6 +28,7 @@ RETRY_S = 4.0
 """Seconds in which obstore itself retries one request."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_TIMED_OUT = re.compile(r"timed out|kind: Timeout|TimedOut")
 _AWS = "amazonaws.com"
 
 
@@ -106,7 +107,7 @@ def endpoint_of(reach: Reach, session: Session) -> str | None:
     """Return the URL to use from here: the profile's, else the pods' own where it answers, else a forwarded port's."""
     if override := reach.profile.kubeflow.object_store_endpoint:
         return override if "://" in override else f"http://{override}"
-    if session.provider == "gs" or session.endpoint is None or _answers(session.endpoint):
+    if session.provider == "gs" or session.endpoint is None or answers(session.endpoint):
         return session.endpoint if session.provider != "gs" else None
     forwarded = reach.object_store_endpoint()
     if forwarded is None:
@@ -114,7 +115,8 @@ def endpoint_of(reach: Reach, session: Session) -> str | None:
     return forwarded if "://" in forwarded else f"http://{forwarded}"
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Return whether a URL's port takes a connection from here."""
     parts = urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 443), CONNECT_TIMEOUT_S):
@@ -269,6 +271,11 @@ def explained(error: Exception, what: str, whose: str) -> EvctlError:
         return NotAllowedError(
             f"the store refuses {what} to the credentials of {whose}{f' ({code})' if code else ''}",
             hint="evctl doctor shows which credentials are used",
+        )
+    if not code and not status and _TIMED_OUT.search(text):
+        return TimedOutError(
+            f"{what} cannot be read from the store: it timed out",
+            hint="the same command again, or set kubeflow.object_store_endpoint in the profile to one that is near",
         )
     said = code or (f"HTTP {status}" if status else "no answer")
     return UnavailableError(

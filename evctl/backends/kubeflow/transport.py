@@ -24,7 +24,7 @@ from evctl.backends.kubeflow.transport_answers import (
     moved_to,
     retry_after,
 )
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError, UsageError, trim
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError, UsageError, trim
 from evctl.resolving import resolve
 
 CONNECT_TIMEOUT_S = 1.5
@@ -171,15 +171,30 @@ class Transport:
             raise UnavailableError(
                 f"{urlsplit(self.base).hostname} has no address", hint="is kubeflow.host right? evctl doctor"
             ) from error
-        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+        except urllib3.exceptions.NewConnectionError as error:
             attempt.unconnected += 1
             raise UnavailableError(
                 f"{self.base} does not answer", hint="is kubeflow.host right, and reachable from here? evctl doctor"
             ) from error
+        except urllib3.exceptions.ConnectTimeoutError as error:
+            attempt.unconnected += 1
+            raise TimedOutError(
+                f"{self.base} timed out: no connection within {CONNECT_TIMEOUT_S:g} s",
+                hint="is kubeflow.host right, and reachable from here? evctl doctor",
+            ) from error
+        except urllib3.exceptions.ReadTimeoutError as error:
+            attempt.sent = True
+            raise TimedOutError(
+                f"{self.base} timed out: no answer within {read_s or self.timeout_s:g} s",
+                hint="the same command again; evctl doctor",
+            ) from error
+        except TimeoutError as error:
+            attempt.sent = True
+            raise TimedOutError(f"{self.base} broke off: {error}", hint="the same command again") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             attempt.sent = True
             raise UnavailableError(
-                f"{self.base} broke off: {_kind(error)}", hint="the same command again; evctl doctor"
+                f"{self.base} broke off: {type(error).__name__}", hint="the same command again; evctl doctor"
             ) from error
         attempt.sent = True
         self._note_clock(answer)
@@ -248,7 +263,7 @@ def _whole(answer: Any, end: float) -> Any:
         pieces.append(piece)
         if time.monotonic() > end:
             answer.close()
-            raise TimeoutError("the body does not end")
+            raise TimeoutError("its answer does not end in time")
     answer.release_conn()
     return urllib3.HTTPResponse(
         b"".join(pieces), headers=answer.headers, status=answer.status, reason=answer.reason, preload_content=True
@@ -269,9 +284,3 @@ def _verified(ca_file: str | None) -> dict[str, Any]:
 def _url(path: str, query: Mapping[str, Any] | None) -> str:
     given = {key: value for key, value in (query or {}).items() if value is not None}
     return f"{path}{'&' if '?' in path else '?'}{urlencode(given)}" if given else path
-
-
-def _kind(error: BaseException) -> str:
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return "no answer in time"
-    return type(error).__name__

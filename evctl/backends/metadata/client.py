@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from evctl.backends.metadata import proto, values
-from evctl.errors import EvctlError, NotAllowedError, UnavailableError
+from evctl.errors import EvctlError, NotAllowedError, TimedOutError, UnavailableError
 
 PAGE = 100
 """Executions asked for at a time; ML Metadata's own limit."""
@@ -137,6 +137,11 @@ class MetadataStore:
             return NotAllowedError(
                 f"ML Metadata at {self.host} refuses us ({name})",
                 hint="set kubeflow.metadata_host to an address that needs no login, or let evctl forward a port",
+            )
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TimedOutError(
+                f"ML Metadata at {self.host} does not answer: it timed out",
+                hint="the same command again; evctl doctor shows whether metadata-grpc-service runs",
             )
         return UnavailableError(
             f"ML Metadata at {self.host} does not answer ({name})",
