@@ -9,7 +9,7 @@ import pytest
 from ev_pipeline.settings import SecretMount
 from evctl.doctor import local
 from evctl.doctor.checks import Check, Finding, checks_for, diagnose, document, failed, passed, warned, worst
-from evctl.errors import UnavailableError
+from evctl.errors import TimedOutError, UnavailableError
 from evctl.profile import ChannelSettings, NotifySettings, Profile, ServingSettings, StoreSettings
 
 
@@ -33,6 +33,29 @@ def test_checks_run_side_by_side_and_one_that_hangs_is_left_behind():
     assert "0.3 s" in results[0].message
 
 
+def test_a_timeout_is_told_as_one_with_what_to_do_and_is_laid_to_nothing_else() -> None:
+    def slow() -> Finding:
+        raise TimedOutError("http://kfp timed out: no answer within 3 s", hint="is the URL right? evctl doctor")
+
+    look = "kubectl get pods"
+    found = diagnose(
+        [
+            Check("kfp", slow, fix=look),
+            Check("login", slow),
+            Check("hangs", lambda: time.sleep(30) or passed(""), timeout_s=0.1, fix=look),
+        ]
+    )
+    again = "the same command again, when there is less load"
+    assert [each.fix for each in found] == [
+        f"{again}; if it stays so: {look}",
+        again,
+        f"{again}; if it stays so: {look}",
+    ]
+    assert found[0].message == "http://kfp timed out: no answer within 3 s"
+    assert found[2].message == "timed out: no answer within 0.1 s"
+    assert {each.status for each in found} == {"fail"}
+
+
 def test_a_check_that_breaks_is_a_failure_and_its_neighbours_are_told():
     def broken():
         raise ValueError("boom")
@@ -40,8 +63,16 @@ def test_a_check_that_breaks_is_a_failure_and_its_neighbours_are_told():
     def unavailable():
         raise UnavailableError("no answer", hint="try later")
 
-    results = diagnose([Check("a", broken), Check("b", unavailable), Check("c", lambda: passed("x"))])
-    assert [r.status for r in results] == ["fail", "fail", "pass"]
+    class Panic(BaseException):
+        pass
+
+    def panics():
+        raise Panic("in a library")
+
+    checks = [Check("a", broken), Check("b", unavailable), Check("c", lambda: passed("x")), Check("d", panics)]
+    results = diagnose(checks)
+    assert [r.status for r in results] == ["fail", "fail", "pass", "fail"]
+    assert results[3].message == "Panic: in a library"
     assert results[0].message == "ValueError: boom"
     assert results[1].fix == "try later"
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from evctl.doctor import cluster as cluster_checks
-from evctl.doctor import judge
+from evctl.doctor import judge, network
 from evctl.doctor.checks import Check, Result, diagnose
 from evctl.doctor.kubeflow import engine_checks
 from evctl.profile import Profile
@@ -127,6 +127,48 @@ def test_a_refused_login_is_told_once_and_what_depends_on_it_says_so(refusal: An
     assert [found[name].status for name in ("login", "kfp")] == ["fail", "warn"]
     assert "kubeflow.auth" in str(found["login"].fix)
     assert found["kfp"].message == "not checked: the login is not accepted, see login"
+
+
+def test_a_slow_answer_is_no_refused_login() -> None:
+    health = Answer(body=b'{"tag_name": "2.17.0", "multi_user": false}')
+    with FaultServer(health, Answer(wait_s=5)) as server:
+        given = {"host": server.url, "metadata_host": "127.0.0.1:1", "request_timeout_s": 0.3, "deadline_s": 0.5}
+        found = asked(profile(kubeflow=given), "login")["login"]
+    assert (found.status, found.message) == ("fail", f"{server.url} timed out: no answer within 0.3 s")
+    assert str(found.fix).startswith("the same command again, when there is less load")
+    assert "auth" not in str(found.fix)
+
+
+def test_a_server_that_stumbles_is_no_refused_login() -> None:
+    health = Answer(body=b'{"tag_name": "2.17.0", "multi_user": false}')
+    with FaultServer(health, Answer(reset=True)) as server:
+        given = {"host": server.url, "metadata_host": "127.0.0.1:1", "deadline_s": 0.5}
+        found = asked(profile(kubeflow=given), "login")["login"]
+    assert found.status == "fail"
+    assert found.fix == "kubectl -n kubeflow get pods -l app=ml-pipeline"
+
+
+def test_a_handshake_that_does_not_end_is_a_timeout(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "PROBE_S", 0.3)
+    given = {"host": f"https://{silent}", "metadata_host": "127.0.0.1:1"}
+    found = asked(profile(kubeflow=given), "tls")["tls"]
+    assert (found.status, found.message) == ("fail", f"{silent} timed out: no TLS answer within 0.3 s")
+    assert "the same command again" in str(found.fix)
+
+
+def test_what_a_slow_server_leaves_untold_is_no_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        FaultServer(Answer(body=b'{"gitVersion": "v1.34.4"}'), refuse(404)) as kubernetes,
+        FaultServer(refuse(503)) as kfp,
+    ):
+        config_of(tmp_path, monkeypatch, kubernetes.url)
+        given = {"host": kfp.url, "metadata_host": "127.0.0.1:1", "deadline_s": 0.5}
+        mounts = [{"name": "ev-telemetry-secret", "keys": ["T"]}]
+        found = asked(profile(kubeflow=given, secrets=mounts), "secrets on the cluster")["secrets on the cluster"]
+    assert found.status == "warn"
+    assert found.message == (
+        "there is no secret ev-telemetry-secret in mlops-dev, but KFP does not say where its runs are, see kfp"
+    )
 
 
 def test_an_hours_skew_is_a_failure_and_a_minutes_a_warning(kfp: KfpServer) -> None:

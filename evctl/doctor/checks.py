@@ -16,10 +16,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from evctl.errors import EvctlError, trim
+from evctl.errors import EvctlError, TimedOutError, trim
 from evctl.profile import Profile
 
 Status = Literal["pass", "warn", "fail"]
+CHECK_S = 8.0
+"""Seconds a check has: all run side by side, and doctor answers within ten."""
+AGAIN = "the same command again, when there is less load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,9 @@ class Check:
 
     name: str
     run: Callable[[], Finding]
-    timeout_s: float = 10.0
+    timeout_s: float = CHECK_S
     fix: str | None = None
-    """What to do when there is no answer."""
+    """What to look at when there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,12 @@ def _started(check: Check) -> tuple[_Answers, float]:
     def work() -> None:
         try:
             finding = check.run()
+        except TimedOutError as error:
+            finding = _timed_out(check, error.message)
         except EvctlError as error:
             finding = failed(error.message, error.hint)
-        except Exception as error:  # a check may meet anything, and its neighbours must still be told
+        # a check may meet anything, and its neighbours must still be told; obstore's panics are no Exception
+        except BaseException as error:
             finding = failed(f"{type(error).__name__}: {trim(str(error))}")
         if check.fix and "evctl doctor" in (finding.fix or ""):
             finding = replace(finding, fix=check.fix)  # an error elsewhere may send people here: not in a circle
@@ -134,5 +140,10 @@ def _collected(check: Check, answers: _Answers, start: float) -> Result:
         left = max(0.0, check.timeout_s - (time.monotonic() - start))
         finding, took = answers.get(timeout=left) if left else answers.get_nowait()
     except queue.Empty:
-        finding, took = failed(f"no answer within {check.timeout_s:g} s", check.fix), time.monotonic() - start
+        finding = _timed_out(check, f"timed out: no answer within {check.timeout_s:g} s")
+        took = time.monotonic() - start
     return Result(check.name, finding.status, finding.message, finding.fix, took)
+
+
+def _timed_out(check: Check, message: str) -> Finding:
+    return failed(message, f"{AGAIN}; if it stays so: {check.fix}" if check.fix else AGAIN)

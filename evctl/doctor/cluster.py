@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from evctl.doctor.checks import Finding, failed, passed, warned
-from evctl.doctor.judge import Right, grant, homeless, needs, retry_policy, rights, usable
-from evctl.doctor.site import Site, side_by_side
+from evctl.doctor.judge import FORWARD, Right, grant, homeless, needs, retry_policy, rights, usable
+from evctl.doctor.site import Site
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.profile import Profile
@@ -17,8 +17,6 @@ STATUS = (*rights("list", "pods events"), *rights("list", "workflows", "argoproj
 """Workflows say why a pod was refused or lost; without them what pods and logs say has to do."""
 LOGS = rights("get", "pods/log")
 SECRETS = rights("get list create patch", "secrets")
-FORWARD = (*rights("get", "services"), *rights("list", "pods"), *rights("get create", "pods/portforward"))
-"""A web socket begins with a GET, so RBAC asks for `get`; Kubernetes from 1.35 on asks for `create` too."""
 
 
 def kubernetes(site: Site) -> Finding:
@@ -77,13 +75,11 @@ def may(purpose: str, where: Callable[[Site], str], wanted: Sequence[Right], com
 
 def asked(site: Site, purpose: str, namespace: str, wanted: Sequence[Right], command: str) -> Finding:
     """Ask the API server for each right (SelfSubjectAccessReview), side by side."""
-    api = site.cluster()
-    answers = side_by_side(lambda each: api.can_i(each.verb, each.group, each.resource, namespace)[0], wanted)
-    missing = [each for each, allowed in zip(wanted, answers, strict=True) if not allowed]
+    missing = site.missing(wanted, namespace)
     if not missing:
         return passed(f"{len(wanted)} right(s) in {namespace}")
     said = f"{command} will not work: not allowed in {namespace}: {', '.join(map(str, missing))}"
-    return warned(said, grant(purpose, namespace, missing, user(api)))
+    return warned(said, grant(purpose, namespace, missing, user(site.cluster())))
 
 
 def forwarding(site: Site) -> Finding:
@@ -117,6 +113,9 @@ def secrets(site: Site) -> Finding:
             continue
         gone = [key for key in keys if key not in found]
         lacking += [f"secret {name} in {space} lacks {', '.join(gone)}"] if gone else []
+    if lacking and site.multi_user() is None and where != profile.kubeflow.system_namespace:
+        said = f"{'; '.join(lacking)}, but KFP does not say where its runs are, see kfp"
+        return warned(said, _secrets_fix(site, lacking[0]))
     if lacking:
         return failed("; ".join(lacking), _secrets_fix(site, lacking[0]))
     if unseen:

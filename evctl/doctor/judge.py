@@ -51,6 +51,11 @@ def rights(verbs: str, resources: str, group: str = "") -> tuple[Right, ...]:
     return tuple(Right(verb, resource, group) for resource in resources.split() for verb in verbs.split())
 
 
+FORWARD = (*rights("get", "services"), *rights("list", "pods"), *rights("get create", "pods/portforward"))
+"""What a forwarded port needs. A web socket begins with a GET, so RBAC asks for `get`; Kubernetes from 1.35 on asks for
+`create` too."""
+
+
 def grant(purpose: str, namespace: str, missing: Sequence[Right], user: str | None) -> str:
     """Return the commands with which an administrator grants just what is missing."""
     by_resource: dict[str, list[str]] = {}

@@ -13,15 +13,16 @@ from evctl.profile import Profile
 def engine_checks(profile: Profile) -> tuple[Check, ...]:
     """Return the checks; they share one connection, each part of which is asked once."""
     site = Site(profile)
+    pods = f"kubectl -n {profile.kubeflow.system_namespace} get pods -l app="
     runs, may = Site.runs_namespace, cluster.may
     return (
         check("dns", network.dns, site, "look at the resolver: getent hosts NAME"),
         check("tcp", network.tcp, site, "is there a firewall, or a VPN to join?"),
         check("tls", network.tls, site, "set kubeflow.host to the URL that the API really has"),
-        check("kubernetes", cluster.kubernetes, site, "kubectl version shows whether the kubeconfig works"),
-        check("login", network.login, site, "set kubeflow.auth in the profile"),
-        check("kfp", network.kfp, site, "kubectl -n kubeflow get pods -l app=ml-pipeline"),
-        check("metadata", network.metadata, site, "kubectl -n kubeflow get pods -l app=metadata-grpc-deployment"),
+        check("kubernetes", cluster.kubernetes, site, "kubectl get --raw /readyz shows whether the cluster answers"),
+        check("login", network.login, site, f"{pods}ml-pipeline"),
+        check("kfp", network.kfp, site, f"{pods}ml-pipeline"),
+        check("metadata", network.metadata, site, f"{pods}metadata-grpc-deployment"),
         check("clock", network.clock, site),
         check("artifacts", serving.artifacts, site, "set kubeflow.object_store_endpoint to one reachable from here"),
         check("namespace", cluster.namespace, site),

@@ -36,7 +36,7 @@ def local_checks(profile: Profile) -> tuple[Check, ...]:
         Check("profile", partial(profile_valid, profile)),
         Check("secrets", partial(secret_keys, profile)),
         Check("channels", partial(channels, profile)),
-        Check("store", partial(store_works, profile), timeout_s=8.0, fix=STORE_FIX),
+        Check("store", partial(store_works, profile), fix=STORE_FIX),
     ]
     if profile.backend == "local":
         checks.append(Check("port", partial(serving_port, profile)))

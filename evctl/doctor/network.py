@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from evctl.backends.kubeflow.connect import API_PORT, API_SERVICE, METADATA_PORT, METADATA_SERVICE, in_pod
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.site import NotCheckedError, Site, side_by_side
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError
 
 PROBE_S = 3.0
 TESTED = (2, 17)
@@ -143,6 +143,8 @@ def _trusted(endpoint: Endpoint) -> Finding:
         return failed(f"there is no CA file {endpoint.ca}", fix)
     except ssl.SSLCertVerificationError as error:
         return failed(f"the certificate of {endpoint.address} is not trusted: {error.verify_message}", fix)
+    except TimeoutError as error:
+        raise TimedOutError(f"{endpoint.address} timed out: no TLS answer within {PROBE_S:g} s") from error
     except ssl.SSLError as error:
         return failed(f"{endpoint.address} does not speak TLS ({error.reason or 'error'})", "is it http:// instead?")
     except OSError:
@@ -155,15 +157,23 @@ def _trusted(endpoint: Endpoint) -> Finding:
 def login(site: Site) -> Finding:
     """Are we let in?"""
     settings = site.profile.kubeflow.auth
-    _health(site, refusals=True)
+    try:
+        _health(site, refusals=True)
+    except NotAllowedError as error:
+        return _not_let_in(error)
     query: dict[str, object] = {"page_size": 1}
     if site.multi_user():
         query["namespace"] = site.profile.namespace
     try:
         site.connection.request("GET", "/apis/v2beta1/experiments", query=query)
     except NotAllowedError as error:
-        return failed(error.message, error.hint or "set kubeflow.auth in the profile")
+        return _not_let_in(error)
     return passed("none needed" if settings.kind == "none" else f"accepted ({settings.kind})")
+
+
+def _not_let_in(error: NotAllowedError) -> Finding:
+    fix = error.hint if error.hint and "evctl doctor" not in error.hint else "set kubeflow.auth in the profile"
+    return failed(error.message, fix)
 
 
 def kfp(site: Site) -> Finding:
@@ -193,8 +203,12 @@ def metadata(site: Site) -> Finding:
     settings = site.profile.kubeflow
     if site.forwards and settings.metadata_host is None:
         site.cluster()
-    store = site.connection.metadata()
-    store.read("evctl-doctor", artifacts=False)
+    try:
+        store = site.connection.metadata()
+        store.read("evctl-doctor", artifacts=False)
+    except EvctlError as error:
+        site.blame_the_right(error, settings.metadata_host)
+        raise
     return passed(f"answers at {settings.metadata_host or store.host}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.cluster import account, asked
@@ -15,6 +15,9 @@ from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
 from evctl.rollout.serving.kserve_mode import KNOWN
+
+if TYPE_CHECKING:
+    from evctl.backends.kubeflow.objects_reach import Location
 
 GROUP = "/apis/serving.kserve.io"
 CONTROLLER, CONFIG = "kserve-controller-manager", "inferenceservice-config"
@@ -131,7 +134,7 @@ def runtime(site: Site) -> Finding:
 
 def artifacts(site: Site) -> Finding:
     """Can the object store of artifacts be written and read from here?"""
-    from evctl.backends.kubeflow.objects_reach import location_of, stores
+    from evctl.backends.kubeflow.objects_reach import answers, location_of, session_of
 
     if site.forwards:
         site.cluster()
@@ -142,21 +145,39 @@ def artifacts(site: Site) -> Finding:
     where = location_of(root)
     session = provider_session({"data": launcher}, where.provider, where.bucket)
     text = json.dumps({"Provider": where.provider, "Params": session}) if session else None
+    try:
+        return _written(site, where, text)
+    except EvctlError as error:
+        endpoint = session_of(text, where.provider, site.profile.kubeflow.system_namespace).endpoint
+        if where.provider != "gs" and endpoint and not answers(endpoint):
+            site.blame_the_right(error, site.profile.kubeflow.object_store_endpoint)
+        if isinstance(error, _Nobody):
+            # pods have their own: only what is copied to this machine needs these
+            return warned(error.message, error.hint)
+        raise
+
+
+class _Nobody(NotAllowedError):
+    """There are no credentials to try."""
+
+
+def _written(site: Site, where: Location, text: str | None) -> Finding:
+    from evctl.backends.kubeflow.objects_reach import stores
+
     place = f"{where.provider}://{where.bucket}"
-    error: EvctlError | None = None
+    refused: EvctlError | None = None
     try:
         for whose, store in stores(site.connection, where, text):
             try:
                 _round_trip(store, f"{where.key}/evctl-doctor-{secrets.token_hex(6)}".lstrip("/"), place, whose)
             except NotAllowedError as refusal:
-                error = refusal
+                refused = refusal
                 continue
             return passed(f"{place}, written and read with the credentials of {whose}")
     except NotAllowedError as nobody:
-        # pods have their own: only what is copied to this machine needs these
-        return warned(nobody.message, nobody.hint)
-    assert error is not None
-    raise error
+        raise _Nobody(nobody.message, hint=nobody.hint) from nobody
+    assert refused is not None
+    raise refused
 
 
 def _round_trip(store: Any, key: str, place: str, whose: str) -> None:

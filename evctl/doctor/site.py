@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -9,12 +10,11 @@ from typing import Generic, TypeVar
 from evctl.backends.kubeflow.connect import Connection, connect, in_pod
 from evctl.backends.kubeflow.transport import Transport
 from evctl.doctor.checks import Check, Finding, warned
+from evctl.doctor.judge import FORWARD, Right
 from evctl.errors import EvctlError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.profile import Profile
 
-CHECK_S = 8.0
-"""Seconds a check has: all run side by side, and doctor answers within ten."""
 REQUEST_S, DEADLINE_S = 3.0, 6.0
 """Seconds for one of a check's requests, and with its retries: short enough that the check itself can say what failed."""
 AT_ONCE = 64
@@ -33,7 +33,7 @@ class Once(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make, self._lock = make, threading.Lock()
         self._found: list[T] = []
-        self._error: EvctlError | None = None
+        self._error: EvctlError | NotCheckedError | None = None
 
     def __call__(self) -> T:
         """Return the value, or raise what making it raised."""
@@ -43,7 +43,7 @@ class Once(Generic[T]):
             if not self._found:
                 try:
                     self._found.append(self._make())
-                except EvctlError as error:
+                except (EvctlError, NotCheckedError) as error:
                     self._error = error
                     raise
             return self._found[0]
@@ -65,6 +65,8 @@ class Site:
         self.transport: Once[Transport] = Once(self._transport)
         self.health: Once[dict[str, object]] = Once(self._health)
         """What the KFP API says of itself. Raises what is wrong with it."""
+        self.may_forward: Once[bool] = Once(self._may_forward)
+        """Whether RBAC lets us forward ports to Kubeflow's services."""
 
     @property
     def env(self) -> str:
@@ -88,12 +90,29 @@ class Site:
         """Whether KFP keeps users apart; None when it does not answer."""
         try:
             return bool(self.health().get("multi_user"))
-        except EvctlError:
+        except (EvctlError, NotCheckedError):
             return None
 
     def runs_namespace(self) -> str:
         """Return where the pods of runs are: a KFP of a single user has them all in its own namespace."""
         return self.profile.kubeflow.system_namespace if self.multi_user() is False else self.profile.namespace
+
+    def missing(self, wanted: Sequence[Right], namespace: str) -> list[Right]:
+        """Return the rights that we lack, asked of the API server (SelfSubjectAccessReview) side by side."""
+        api = self.cluster()
+        answers = side_by_side(lambda each: api.can_i(each.verb, each.group, each.resource, namespace)[0], wanted)
+        return [each for each, allowed in zip(wanted, answers, strict=True) if not allowed]
+
+    def blame_the_right(self, error: EvctlError, host: str | None) -> None:
+        """Raise NotCheckedError where `error` is of what lies behind a port that we may not forward, for want of a `host`."""
+        if host is not None or not self.forwards:
+            return
+        with contextlib.suppress(EvctlError):
+            if not self.may_forward():
+                raise NotCheckedError("no port may be forwarded, see right: forward") from error
+
+    def _may_forward(self) -> bool:
+        return not self.missing(FORWARD, self.profile.kubeflow.system_namespace)
 
     def _access(self) -> KubeApi:
         api = self.connection.kubernetes()
@@ -108,11 +127,19 @@ class Site:
     def _transport(self) -> Transport:
         if self.forwards:
             self.cluster()
-        return self.connection.transport()
+        try:
+            return self.connection.transport()
+        except EvctlError as error:
+            self.blame_the_right(error, self.profile.kubeflow.host)
+            raise
 
     def _health(self) -> dict[str, object]:
         self.transport()
-        return dict(self.connection.request("GET", "/apis/v2beta1/healthz"))
+        try:
+            return dict(self.connection.request("GET", "/apis/v2beta1/healthz"))
+        except EvctlError as error:
+            self.blame_the_right(error, self.profile.kubeflow.host)
+            raise
 
 
 def side_by_side(ask: Callable[[S], T], of: Sequence[S]) -> list[T]:
@@ -138,8 +165,8 @@ def side_by_side(ask: Callable[[S], T], of: Sequence[S]) -> list[T]:
     return found
 
 
-def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str = "the same command again") -> Check:
-    """Return a check that says so when what it needs has failed already. `fix` is for one that does not end."""
+def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str | None = None) -> Check:
+    """Return a check that says so when what it needs has failed already. `fix`: what to look at without an answer."""
 
     def run() -> Finding:
         try:
@@ -147,4 +174,4 @@ def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str = "the
         except NotCheckedError as reason:
             return warned(f"not checked: {reason}")
 
-    return Check(name, run, timeout_s=CHECK_S, fix=fix)
+    return Check(name, run, fix=fix)

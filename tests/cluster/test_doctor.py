@@ -180,6 +180,60 @@ def test_forwarding_needs_rights_only_without_hosts_and_is_a_failure_then(
     assert "get pods/portforward, create pods/portforward" in found.message
 
 
+def promoter() -> list[dict[str, list[str]]]:
+    return list(yaml.safe_load((Path(kserve_checks.__file__).parents[1] / "role.yaml").read_text())["rules"])
+
+
+BEHIND_PORTS = ("login", "kfp", "metadata", "clock", "artifacts")
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_a_mere_promoter_is_told_of_the_one_right_to_forward_and_nothing_else_of_it(
+    keys: bool,
+    place: Place,
+    operator: Callable[[list[dict[str, list[str]]]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(operator(promoter())))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if keys else ():
+        monkeypatch.setenv(name, "k3y-of-the-operator")
+    way = {"host": None, "metadata_host": None}
+    found = place.asked(*BEHIND_PORTS, "right: forward", kubeflow=way)
+    right = found.pop("right: forward")
+    missing = "get services, list pods, get pods/portforward, create pods/portforward"
+    assert right.status == "fail"
+    assert right.message == f"every command will not work: not allowed in {place.system}: {missing}"
+    assert f"kubectl -n {place.system} create role evctl-forward" in str(right.fix)
+    assert {(each.status, each.message) for each in found.values()} == {
+        ("warn", "not checked: no port may be forwarded, see right: forward")
+    }
+
+
+def served(place: Place, name: str, port: int) -> None:
+    """A service with a ready pod, in the namespace where the operators of this file have their rights."""
+    base = f"/api/v1/namespaces/{place.namespace}"
+    ports = [{"port": port, "targetPort": port}]
+    place.admin.create(
+        f"{base}/services", {"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": ports}}
+    )
+    pod = {"metadata": {"name": name, "labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    place.admin.create(f"{base}/pods", pod)
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    place.admin.patch(f"{base}/pods/{name}/status", ready)
+
+
+def test_who_may_see_the_services_but_not_forward_to_them_is_told_the_same(
+    place: Place, operator: Callable[[list[dict[str, list[str]]]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(place, "ml-pipeline", 8888)
+    served(place, "metadata-grpc-service", 8080)
+    monkeypatch.setenv("KUBECONFIG", str(operator([rule(each) for each in FORWARD[:2]])))
+    way = {"host": None, "metadata_host": None, "system_namespace": place.namespace}
+    found = place.asked("login", "kfp", "metadata", "clock", "right: forward", kubeflow=way)
+    assert found.pop("right: forward").status == "fail"
+    assert {each.message for each in found.values()} == {"not checked: no port may be forwarded, see right: forward"}
+
+
 def test_secrets_are_looked_for_where_the_pods_are_and_by_key(place: Place) -> None:
     missing = place.one("secrets on the cluster")
     assert missing.status == "fail"
