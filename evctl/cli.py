@@ -64,7 +64,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "completion:completion",
         "the script that completes verbs, runs and profiles: bash, zsh, fish",
     ),
-    "help": (STATE, "help:topic", "exit-codes, environment, json: the schemas of every verb's JSON"),
+    "help": (
+        STATE,
+        "help:topic",
+        "exit-codes, environment, role (a promoter's), json: the schemas of every verb's JSON",
+    ),
 }
 EXIT_CODES = """exit codes
   0 ok                      6 conflict (lock, exists)    9 unavailable (server, store)
@@ -221,7 +225,7 @@ def overview() -> str:
     lines += [
         "",
         "most verbs: --env NAME (else EVCTL_ENV, else local), -o table|json|yaml|name, -q,",
-        "  --no-color, --debug, --help; help exit-codes | environment | json",
+        "  --no-color, --debug, --help; help exit-codes | environment | role | json",
         "",
         EXIT_CODES,
     ]

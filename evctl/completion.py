@@ -20,7 +20,7 @@ SHELLS = ("bash", "zsh", "fish")
 Offer = tuple[str, str]
 """A word and what it is."""
 FORMATS = ("table", "json", "yaml", "name")
-TOPICS = ("exit-codes", "environment", "json")
+TOPICS = ("exit-codes", "environment", "json", "role")
 
 
 @dataclass(frozen=True, slots=True)

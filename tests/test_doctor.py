@@ -164,6 +164,29 @@ def test_the_verb_exits_5_on_a_failure(stranger, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["status"] == "fail"
 
 
+def test_a_person_gets_long_findings_on_lines_of_their_own_and_each_command_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evctl import cli
+
+    rights = ", ".join(f"get things{number}.example.com" for number in range(30))
+    commands = [f"kubectl create role {'x' * 150} --verb=get", "kubectl create rolebinding y"]
+    finding = failed(f"it will fail: {rights}", " && ".join(commands))
+    check = Check("right: deploy step", lambda: finding)
+    monkeypatch.setattr("evctl.commands.doctor.checks_for", lambda profile: (check, Check("b", lambda: passed("x"))))
+    assert cli.run(["doctor"]) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("✗ right: deploy step  it will fail: get things0.example.com, ")
+    told = [line for line in lines if "kubectl" not in line]
+    assert max(map(len, told)) < 140
+    assert " ".join(line[22:].strip() for line in told[:-1]) == f"it will fail: {rights}"
+    assert [line.strip() for line in lines if "kubectl" in line] == [f"next: {commands[0]} &&", commands[1]]
+    assert lines[-1].split() == ["✓", "b", "x"]
+    assert cli.run(["doctor", "-o", "json"]) == 5
+    (first, _) = json.loads(capsys.readouterr().out)["checks"]
+    assert (first["message"], first["fix"]) == (finding.message, finding.fix)
+
+
 def test_a_fix_never_sends_back_to_doctor() -> None:
     def unreachable() -> Finding:
         raise UnavailableError("no answer", hint="the same command again; evctl doctor")

@@ -422,6 +422,17 @@ def test_what_is_missing_is_granted_and_nothing_more() -> None:
     assert account.endswith("--serviceaccount=ci:runner")
 
 
+def test_a_promoter_is_given_the_documented_role_by_two_commands() -> None:
+    assert judge.promoter("ns", "Ann O'Neil@example.com").split(" && ") == [
+        "evctl help role | kubectl apply -n ns -f -",
+        "kubectl -n ns create rolebinding evctl-promoter-ann-o-neil-example.com --role=evctl-promoter "
+        """--user='Ann O'"'"'Neil@example.com'""",
+    ]
+    assert judge.promoter("ns", "system:serviceaccount:ci:runner").endswith(
+        "create rolebinding evctl-promoter-runner --role=evctl-promoter --serviceaccount=ci:runner"
+    )
+
+
 def test_the_launchers_providers_become_the_session_of_artifacts() -> None:
     providers = {
         "s3": {

@@ -56,6 +56,7 @@ def test_an_installed_wheel_plans_and_runs_in_an_empty_folder(
     assert evctl("profile", "list", "-q").split() == ["dev", "local", "prod", "qa"]
     assert str(site) in evctl("profile", "show", "local", "-o", "json")
     assert "deploy_model_kserve" in evctl("plan")
+    assert evctl("help", "role") == (REPO / "evctl" / "rollout" / "role.yaml").read_text()
 
     shipped = (site / "evctl" / "_profiles" / "local.yaml").read_text()
     (tmp_path / "empty" / "profiles").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from evctl.commands import resolve
@@ -9,6 +10,8 @@ from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.doctor.checks import Result, checks_for, diagnose, document, worst
 from evctl.output import emit
 
+WIDTH = 110
+"""Characters of a message on one line."""
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗"}
 
 
@@ -23,6 +26,11 @@ def doctor(env: Env = None, output: Output = Format.table, quiet: Quiet = False,
 def _lines(results: Sequence[Result]) -> Iterator[str]:
     width = max(len(result.name) for result in results)
     for result in results:
-        yield f"{SIGNS[result.status]} {result.name:<{width}}  {result.message}"
+        first, *more = textwrap.wrap(result.message, WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
+        yield f"{SIGNS[result.status]} {result.name:<{width}}  {first}"
+        yield from (f"  {'':<{width}}    {line}" for line in more)
         if result.fix and result.status != "pass":
-            yield f"  {'':<{width}}  next: {result.fix}"
+            # a command is one line, so that it can be copied; two that follow each other are two
+            commands = result.fix.replace(" && ", " &&\n").splitlines()
+            yield f"  {'':<{width}}  next: {commands[0]}"
+            yield from (f"  {'':<{width}}        {command}" for command in commands[1:])

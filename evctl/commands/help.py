@@ -1,4 +1,4 @@
-"""`evctl help exit-codes | environment | json [VERB]`."""
+"""`evctl help exit-codes | environment | role | json [VERB]`."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ ENVIRONMENT = """variables evctl reads
 
 
 def topic(
-    name: Annotated[str | None, typer.Argument(metavar="TOPIC", help="exit-codes, environment or json.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="TOPIC", help="exit-codes, environment, role or json.")] = None,
     verb: Annotated[list[str] | None, typer.Argument(help="For json: one verb's schema.")] = None,
 ) -> int:
-    """Print a help topic; `json` prints the JSON Schema of every verb's `-o json`."""
+    """Print a help topic; `role` is what a promoter may do, for kubectl apply -f -; `json` every verb's JSON Schema."""
     from evctl.cli import EXIT_CODES, overview
 
     if name == "json":
         print(json.dumps(_schemas(" ".join(verb or ())), indent=2))
         return 0
+    if name == "role":
+        print(_role(), end="")
+        return 0
     topics = {None: overview(), "exit-codes": EXIT_CODES, "environment": ENVIRONMENT}
     if name not in topics:
-        raise NotFoundError(
-            f"no help topic {name!r}", hint="evctl help exit-codes, evctl help environment, evctl help json"
-        )
+        raise NotFoundError(f"no help topic {name!r}", hint="evctl help exit-codes, environment, role or json")
     print(topics[name])
     return 0
+
+
+def _role() -> str:
+    from importlib.resources import files
+
+    return (files("evctl.rollout") / "role.yaml").read_text()
 
 
 def _schemas(verb: str) -> object:

@@ -68,18 +68,26 @@ def may(purpose: str, where: Callable[[Site], str], wanted: Sequence[Right], com
     """Return a check of the rights that a command needs; without them that command alone does not work."""
 
     def ask(site: Site) -> Finding:
-        return asked(site, purpose, where(site), wanted, command)
+        space = where(site)
+        missing = site.missing(wanted, space)
+        return lacking(site, space, wanted, missing, command, lambda who: grant(purpose, space, missing, who))
 
     return ask
 
 
-def asked(site: Site, purpose: str, namespace: str, wanted: Sequence[Right], command: str) -> Finding:
-    """Ask the API server for each right (SelfSubjectAccessReview), side by side."""
-    missing = site.missing(wanted, namespace)
+def lacking(
+    site: Site,
+    namespace: str,
+    wanted: Sequence[Right],
+    missing: Sequence[Right],
+    command: str,
+    fix: Callable[[str | None], str],
+) -> Finding:
+    """Return a pass where no right is missing, else a warning that names those; `fix` is told who we are."""
     if not missing:
         return passed(f"{len(wanted)} right(s) in {namespace}")
     said = f"{command} will not work: not allowed in {namespace}: {', '.join(map(str, missing))}"
-    return warned(said, grant(purpose, namespace, missing, user(site.cluster())))
+    return warned(said, fix(user(site.cluster())))
 
 
 def forwarding(site: Site) -> Finding:
@@ -87,7 +95,7 @@ def forwarding(site: Site) -> Finding:
     if not site.forwards:
         return passed("not needed: the profile names hosts")
     where = site.profile.kubeflow.system_namespace
-    found = asked(site, "forward", where, FORWARD, "every command")
+    found = may("forward", lambda _: where, FORWARD, "every command")(site)
     return failed(found.message, found.fix) if found.status == "warn" else found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,8 +66,7 @@ def grant(purpose: str, namespace: str, missing: Sequence[Right], user: str | No
     for resource, needed in by_resource.items():
         groups.setdefault(tuple(needed), []).append(resource)
     commands = []
-    account = re.fullmatch(r"system:serviceaccount:([^:]+):([^:]+)", user or "")
-    subject = f"--serviceaccount={account[1]}:{account[2]}" if account else f"--user={user or 'YOU'}"
+    subject, _ = _subject(user)
     for number, (verbs, resources) in enumerate(groups.items(), 1):
         name = f"evctl-{purpose}" + (f"-{number}" if len(groups) > 1 else "")
         listed = ",".join(resources)
@@ -75,6 +75,23 @@ def grant(purpose: str, namespace: str, missing: Sequence[Right], user: str | No
             f"kubectl -n {namespace} create rolebinding {name} --role={name} {subject}",
         ]
     return " && ".join(commands)
+
+
+def promoter(namespace: str, user: str | None) -> str:
+    """Return the commands with which an administrator gives a promoter's documented Role (`rollout/role.yaml`)."""
+    subject, name = _subject(user)
+    return (
+        f"evctl help role | kubectl apply -n {namespace} -f - && "
+        f"kubectl -n {namespace} create rolebinding evctl-promoter-{name} --role=evctl-promoter {subject}"
+    )
+
+
+def _subject(user: str | None) -> tuple[str, str]:
+    """Return how kubectl is told of a user, and a part of an object's name for it."""
+    if account := re.fullmatch(r"system:serviceaccount:([^:]+):([^:]+)", user or ""):
+        return f"--serviceaccount={account[1]}:{account[2]}", account[2]
+    name = re.sub(r"[^a-z0-9.-]+", "-", (user or "YOU").lower()).strip("-.")
+    return f"--user={shlex.quote(user or 'YOU')}", name
 
 
 @dataclass(frozen=True, slots=True)

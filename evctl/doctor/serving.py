@@ -8,8 +8,8 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from evctl.doctor.checks import Finding, failed, passed, warned
-from evctl.doctor.cluster import account, asked
-from evctl.doctor.judge import Right, default_mode, grant, image_tag, provider_session, rights
+from evctl.doctor.cluster import account, lacking
+from evctl.doctor.judge import Right, default_mode, image_tag, promoter, provider_session, rights
 from evctl.doctor.site import Site, side_by_side
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
 from evctl.kube import KubeApi
@@ -33,7 +33,9 @@ def serving_namespace(site: Site) -> str:
 
 def promoting(site: Site) -> Finding:
     """May we promote?"""
-    return asked(site, "serving", serving_namespace(site), _needed(site), "`evctl promote`")
+    wanted, space = _needed(site), serving_namespace(site)
+    missing = site.missing(wanted, space)
+    return lacking(site, space, wanted, missing, "`evctl promote`", lambda who: promoter(space, who))
 
 
 def deploying(site: Site) -> Finding:
@@ -70,7 +72,7 @@ def deploying(site: Site) -> Finding:
     if not missing:
         return passed(f"{home}/{name} has {len(wanted)} right(s) in {space}")
     said = f"deploy_model_kserve will fail: {home}/{name} may not in {space}: {', '.join(map(str, missing))}"
-    return failed(said, grant("deploy", space, missing, user))
+    return failed(said, promoter(space, user))
 
 
 def _needed(site: Site) -> list[Right]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -121,6 +123,7 @@ def test_just_the_rights_that_are_missing_are_asked_for_and_granting_them_is_eno
     said = found.message.partition(": not allowed in ")[2]
     assert said == f"{place.namespace}: {', '.join(map(str, others))}"
     assert f"kubectl -n {place.namespace} create role" in str(found.fix)
+    assert max(map(len, str(found.fix).split(" && "))) < 200
     assert re.search("--user=operator-|--serviceaccount=.*:operator-", str(found.fix))
     monkeypatch.setenv("KUBECONFIG", str(operator([*granted(str(found.fix)), rule(first)])))
     assert place.one(name, serving={"mode": "Standard"}).status == "pass"
@@ -131,9 +134,11 @@ def rule(right: Any) -> dict[str, list[str]]:
 
 
 def granted(fix: str) -> list[dict[str, list[str]]]:
-    """Return what `kubectl create role` would make of the commands."""
+    """Return what `kubectl create role` (or `apply`, of what evctl prints) would make of the commands."""
     rules = []
     for command in fix.split(" && "):
+        if command.startswith("evctl help role | kubectl apply -n"):
+            rules += promoter()
         words = dict(word[2:].split("=", 1) for word in command.split() if word.startswith("--"))
         if "resource" not in words:
             continue
@@ -150,7 +155,11 @@ def test_the_deploy_steps_own_account_is_asked_for_and_granting_what_is_missing_
     found = place.one("right: deploy step", **auto)
     assert found.status == "fail"
     assert f"{place.namespace}/default-editor may not in {place.namespace}: get inferenceservices" in found.message
-    assert str(found.fix).endswith(f"--serviceaccount={place.namespace}:default-editor")
+    assert str(found.fix).split(" && ") == [
+        f"evctl help role | kubectl apply -n {place.namespace} -f -",
+        f"kubectl -n {place.namespace} create rolebinding evctl-promoter-default-editor --role=evctl-promoter "
+        f"--serviceaccount={place.namespace}:default-editor",
+    ]
     base = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{place.namespace}"
     place.admin.create(f"{base}/roles", {"metadata": {"name": "all"}, "rules": granted(str(found.fix))})
     subject = {"kind": "ServiceAccount", "name": "default-editor", "namespace": place.namespace}
@@ -181,7 +190,9 @@ def test_forwarding_needs_rights_only_without_hosts_and_is_a_failure_then(
 
 
 def promoter() -> list[dict[str, list[str]]]:
-    return list(yaml.safe_load((Path(kserve_checks.__file__).parents[1] / "role.yaml").read_text())["rules"])
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert run(["help", "role"]) == 0
+    return list(yaml.safe_load(out.getvalue())["rules"])
 
 
 BEHIND_PORTS = ("login", "kfp", "metadata", "clock", "artifacts")

@@ -31,7 +31,7 @@ KNATIVE_RIGHTS = (
 )
 SPLIT_RIGHTS = (("gateway.networking.k8s.io", "httproutes", ("get",)),)
 """A canary in Standard mode is proved by its share of the route."""
-ROLE = "kubectl apply -n {namespace} -f evctl/rollout/role.yaml"
+ROLE = "evctl help role | kubectl apply -n {namespace} -f -"
 WORKLOAD_IDENTITY = (
     "eks.amazonaws.com/role-arn",
     "iam.gke.io/gcp-service-account",
