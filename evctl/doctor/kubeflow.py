@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from evctl.doctor import cluster, network, serving
+from evctl.doctor import cluster, controllers, network, serving
 from evctl.doctor.checks import Check
 from evctl.doctor.site import Site, check
 from evctl.profile import Profile
@@ -36,8 +36,10 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("service account", cluster.service_account, site),
         Check("image", partial(cluster.image, profile)),
         check("nodes", cluster.nodes, site),
+        check("workflow controller", controllers.workflow_controller, site),
         check("retries", cluster.retries, site),
         check("kserve", serving.kserve, site),
+        check("kserve controller", controllers.kserve_controller, site),
         check("kserve mode", serving.mode, site),
         check("kserve runtime", serving.runtime, site),
     )

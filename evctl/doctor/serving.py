@@ -7,6 +7,7 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from evctl.doctor import controllers
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.cluster import account, lacking
 from evctl.doctor.judge import Right, default_mode, image_tag, promoter, provider_session, rights
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from evctl.backends.kubeflow.objects_reach import Location
 
 GROUP = "/apis/serving.kserve.io"
-CONTROLLER, CONFIG = "kserve-controller-manager", "inferenceservice-config"
+CONFIG = "inferenceservice-config"
 OLDEST = (0, 16)
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 """Where KFP keeps artifacts unless `kfp-launcher` or the profile says otherwise."""
@@ -102,7 +103,7 @@ def kserve(site: Site) -> Finding:
 def mode(site: Site) -> Finding:
     """Does KServe deploy as the profile expects?"""
     api = site.cluster()
-    _exists(api)
+    controllers.installed(api)
     chosen, found, knative = _mode(api, site)
     if chosen not in KNOWN:
         fix = "set serving: {mode: Standard} in the profile"
@@ -120,7 +121,7 @@ def runtime(site: Site) -> Finding:
     api, name, where = site.cluster(), site.profile.serving.runtime, serving_namespace(site)
     if name is None:
         return passed("made by evctl from the profile's image")
-    _exists(api)
+    controllers.installed(api)
     for path in (f"{GROUP}/v1alpha1/namespaces/{where}/servingruntimes", f"{GROUP}/v1alpha1/clusterservingruntimes"):
         try:
             found = api.get(f"{path}/{name}")
@@ -208,10 +209,9 @@ def _launcher(site: Site) -> dict[str, Any]:
 
 def _controller(api: KubeApi, site: Site) -> tuple[dict[str, Any] | None, str]:
     """Return KServe's controller, None where it cannot be seen, and its namespace."""
-    for space in dict.fromkeys(("kserve", site.profile.kubeflow.system_namespace)):
-        with contextlib.suppress(NotFoundError, NotAllowedError):
-            return api.get(f"/apis/apps/v1/namespaces/{space}/deployments/{CONTROLLER}"), space
-    return None, "kserve"
+    spaces = tuple(dict.fromkeys(("kserve", site.profile.kubeflow.system_namespace)))
+    found = controllers.by_name(api, spaces, controllers.KSERVE).found
+    return found, str(found["metadata"]["namespace"]) if found else "kserve"
 
 
 def _mode(api: KubeApi, site: Site) -> tuple[str, str, bool]:
@@ -231,15 +231,6 @@ def _serves_knative(api: KubeApi) -> bool:
     except (NotFoundError, NotAllowedError):
         return False
     return True
-
-
-def _exists(api: KubeApi) -> None:
-    from evctl.doctor.site import NotCheckedError
-
-    try:
-        api.get(f"{GROUP}/v1beta1")
-    except NotFoundError as error:
-        raise NotCheckedError("KServe is not installed") from error
 
 
 def _worse(site: Site, message: str, fix: str) -> Finding:
