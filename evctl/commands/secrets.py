@@ -80,13 +80,20 @@ def _apply_store(
         raise UsageError(
             f"profile {profile.name} names no secret for its store", hint="set store: {secret: NAME} in the profile"
         )
-    required = store.store_keys(profile)
+    # a secret that tasks mount too keeps what they need: applying fewer keys would take the others away
+    required = tuple(dict.fromkeys((*_required(profile).get(name, ()), *store.store_keys(profile))))
     annotations = store.kserve_annotations(profile)
     account = store.account_name(profile)
     serving = profile.serving.namespace or profile.namespace
     # the steps need it where they run, the predictor where it serves
     places = {namespace: _cluster(profile, namespace) for namespace in (run_namespace(profile, say), serving)}
-    values = _values(source, tuple(required))
+    values = _values(source, required)
+    for namespace, place in places.items():
+        if told := store.of_another_store(place.annotations(name), profile):
+            say(
+                f"warning: secret {name} in {namespace} was for another store: {', '.join(told)}. Other profiles that "
+                "name it get these keys now: give each store a secret of its own (store.secret)"
+            )
     changes = {
         namespace: place.apply(name, values, required, annotations=annotations, force=force)
         for namespace, place in places.items()
@@ -124,7 +131,8 @@ def _required(profile: Profile) -> dict[str, tuple[str, ...]]:
     """Return the keys that the profile requires, by secret."""
     found = {secret.name: tuple(secret.keys) for secret in profile.secrets}
     if profile.backend != "local" and profile.store.secret:
-        found.setdefault(profile.store.secret, tuple(store.store_keys(profile)))
+        mounted = found.get(profile.store.secret, ())
+        found[profile.store.secret] = tuple(dict.fromkeys((*mounted, *store.store_keys(profile))))
     return found
 
 

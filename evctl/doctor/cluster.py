@@ -106,7 +106,8 @@ def secrets(site: Site) -> Finding:
     if profile.store.secret:
         serving = profile.serving.namespace or profile.namespace
         for each in dict.fromkeys((where, serving)):
-            wanted[each, profile.store.secret] = tuple(store_keys(profile))
+            mounted = wanted.get((each, profile.store.secret), ())
+            wanted[each, profile.store.secret] = tuple(dict.fromkeys((*mounted, *store_keys(profile))))
     if not wanted:
         return passed("none required")
     lacking, unseen = [], []

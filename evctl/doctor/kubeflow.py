@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from evctl.doctor import cluster, controllers, network, serving
+from evctl.doctor import cluster, controllers, network, serving, store_keys
 from evctl.doctor.checks import Check
 from evctl.doctor.site import Site, check
 from evctl.profile import Profile
@@ -33,6 +33,7 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("right: serving", serving.promoting, site),
         check("right: deploy step", serving.deploying, site),
         check("secrets on the cluster", cluster.secrets, site),
+        check("store keys", store_keys.keys_open_the_store, site, "does the store at store.endpoint answer?"),
         check("service account", cluster.service_account, site),
         Check("image", partial(cluster.image, profile)),
         check("nodes", cluster.nodes, site),

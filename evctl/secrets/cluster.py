@@ -121,6 +121,10 @@ class ClusterSecrets:
         self._apply(self._path("serviceaccounts", name), body, f"service account {name}", before, force=force)
         return True
 
+    def annotations(self, name: str) -> Mapping[str, str]:
+        """Return a secret's annotations; none of one that does not exist."""
+        return (self._get(name).get("metadata") or {}).get("annotations") or {}
+
     def _path(self, kind: str, name: str = "") -> str:
         return f"/api/v1/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from evctl.errors import UsageError
@@ -37,6 +37,18 @@ def kserve_annotations(profile: Profile) -> dict[str, str]:
             raise UsageError(f"store.endpoint {profile.store.endpoint!r} is no URL", hint="http://host:port")
         found |= {f"{_PREFIX}endpoint": parts.netloc, f"{_PREFIX}usehttps": "0" if parts.scheme == "http" else "1"}
     return found
+
+
+def of_another_store(standing: Mapping[str, str], profile: Profile) -> Sequence[str]:
+    """Return what a secret's annotations tell of another store than the profile's: two profiles may name one secret."""
+    if urlsplit(profile.store.uri).scheme != "s3":
+        return ()
+    wanted = {f"{_PREFIX}endpoint": "AWS's own", **kserve_annotations(profile)}
+    return [
+        f"its {key.removeprefix(_PREFIX)} is {standing[key]}, not {value}"
+        for key, value in wanted.items()
+        if standing.get(key, value) != value
+    ]
 
 
 def account_name(profile: Profile) -> str:

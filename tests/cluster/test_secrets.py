@@ -235,6 +235,37 @@ def test_the_stores_secret_is_what_kserve_reads_and_a_service_account_uses_it(op
     assert operator.apply({"AWS_ACCESS_KEY_ID": STORE["AWS_ACCESS_KEY_ID"]}, "--store", code=2)["code"] == "usage"
 
 
+def test_a_stores_secret_that_was_another_stores_is_told_when_it_is_overwritten(
+    operator: Operator, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    operator.apply(STORE, "--store")
+    path = tmp_path / "profiles" / "cluster.yaml"
+    path.write_text(path.read_text().replace("minio.example", "minio.other"))
+    operator.patch.setattr("sys.stdin", io.StringIO("".join(f"{key}={value}\n" for key, value in STORE.items())))
+    assert run(["secrets", "apply", "-f", "-", "--store", "--env", "cluster", "-o", "json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["name"] == "ev-battery-store"
+    told = "its endpoint is minio.example:9000, not minio.other:9000"
+    assert f"warning: secret ev-battery-store in {operator.namespace} was for another store: {told}" in err
+    assert run(["secrets", "list", "--env", "cluster"]) == 0
+    capfd.readouterr()
+    operator.patch.setattr("sys.stdin", io.StringIO("".join(f"{key}={value}\n" for key, value in STORE.items())))
+    assert run(["secrets", "apply", "-f", "-", "--store", "--env", "cluster"]) == 0
+    assert "another store" not in capfd.readouterr().err
+
+
+def test_a_stores_secret_that_tasks_mount_too_keeps_their_keys(operator: Operator, tmp_path: Path) -> None:
+    path = tmp_path / "profiles" / "cluster.yaml"
+    path.write_text(path.read_text().replace("name: ev-telemetry-secret", "name: ev-battery-store"))
+    both = {**STORE, "TELEMETRY_TOKEN": "hidden-token"}
+    assert operator.apply(both, "--store")["added"] == sorted(both)
+    lacking = operator.apply(STORE, "--store", code=2)
+    assert lacking["message"] == "secret ev-battery-store needs TELEMETRY_TOKEN"
+    assert operator.kept("ev-battery-store") == both
+    (listed,) = operator.says("secrets", "list")["secrets"]
+    assert listed["missing"] == []
+
+
 def test_another_store_secret_takes_the_place_of_the_one_before_and_leaves_others_theirs(operator: Operator) -> None:
     accounts = f"/api/v1/namespaces/{operator.namespace}/serviceaccounts"
     operator.admin.create(

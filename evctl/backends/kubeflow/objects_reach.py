@@ -134,19 +134,19 @@ def stores(reach: Reach, where: Location, text: str | None) -> Iterator[tuple[st
     session = session_of(text, where.provider, reach.profile.kubeflow.system_namespace)
     endpoint = endpoint_of(reach, session)
     if where.provider == "gs" and endpoint:  # an emulator: Google's own has one address only
-        yield "nobody", _open(reach, where, session, endpoint, None)
+        yield "nobody", open_store(reach, where, session, endpoint, None)
         return
     tried = False
     if _environment(where.provider):
         tried = True
-        yield "the environment", _open(reach, where, session, endpoint, None)
+        yield "the environment", open_store(reach, where, session, endpoint, None)
     values, why = _secret(reach, session)
     if values:
         tried = True
-        yield f"secret {session.secret}", _open(reach, where, session, endpoint, values)
+        yield f"secret {session.secret}", open_store(reach, where, session, endpoint, values)
     if not tried and session.secret is None and endpoint is None:
         # the cloud's own store with nothing named: the machine's role, if it has one
-        yield "this machine", _open(reach, where, session, endpoint, None)
+        yield "this machine", open_store(reach, where, session, endpoint, None)
     elif not tried:
         variables = "GOOGLE_APPLICATION_CREDENTIALS" if where.provider == "gs" else "AWS_ACCESS_KEY_ID and its secret"
         raise NotAllowedError(
@@ -198,7 +198,13 @@ def _decoded(value: str) -> str:
     return base64.b64decode(value).decode(errors="replace").strip()
 
 
-def _open(reach: Reach, where: Location, session: Session, endpoint: str | None, secret: dict[str, str] | None) -> Any:
+def open_store(
+    reach: Reach, where: Location, session: Session, endpoint: str | None, secret: dict[str, str] | None
+) -> Any:
+    """Return obstore's store of a bucket, for a secret's values or (None) the environment's. NotAllowedError: no keys.
+
+    Nothing was asked yet.
+    """
     client: Any = {
         "connect_timeout": f"{CONNECT_TIMEOUT_S:g}s",
         "read_timeout": f"{READ_TIMEOUT_S:g}s",
