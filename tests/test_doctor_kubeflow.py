@@ -156,6 +156,17 @@ def test_a_handshake_that_does_not_end_is_a_timeout(silent: str, monkeypatch: py
     assert "the same command again" in str(found.fix)
 
 
+def test_a_cluster_that_says_nothing_is_a_timeout_and_the_rest_names_it(
+    silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_of(tmp_path, monkeypatch, f"http://{silent}")
+    found = asked(profile(kubeflow={"request_timeout_s": 0.3, "deadline_s": 0.3}), "kubernetes", "login", "retries")
+    assert found["kubernetes"].message == f"the Kubernetes API at http://{silent} timed out: no answer within 0.3 s"
+    assert str(found["kubernetes"].fix).startswith("the same command again, when there is less load")
+    other = "not checked: the Kubernetes API cannot be asked, see kubernetes"
+    assert found["login"].message == found["retries"].message == other
+
+
 def test_what_a_slow_server_leaves_untold_is_no_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         FaultServer(Answer(body=b'{"gitVersion": "v1.34.4"}'), refuse(404)) as kubernetes,
@@ -281,6 +292,24 @@ def test_everything_is_told_within_ten_seconds_when_servers_take_connections_and
     assert {"kfp", "metadata"} <= failures
     assert found["tcp"].status == found["image"].status == "pass"
     assert all(result.fix for result in found.values() if result.status == "fail")
+
+
+def test_when_half_of_the_checks_time_out_each_says_so_and_what_to_do_and_all_is_told_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    with FaultServer(Answer(body=b'{"gitVersion": "v1.34.4"}'), Answer(wait_s=20)) as kubernetes:
+        config_of(tmp_path, monkeypatch, kubernetes.url)
+        given = profile(kubeflow={"host": f"http://{silent}", "metadata_host": silent}, deploy="auto")
+        start = time.monotonic()
+        found = asked(given)
+        assert time.monotonic() - start < 8
+    late = {name: each for name, each in found.items() if each.status == "fail"}
+    assert len(late) >= len(found) / 2
+    assert {name for name, each in late.items() if "timed out" not in each.message} == set()
+    assert all(str(each.fix).startswith("the same command again, when there is less load") for each in late.values())
+    by_itself = {name for name, each in late.items() if "within 3 s" in each.message}
+    assert {"kfp", "right: status", "retries", "kserve"} <= by_itself
+    assert found["login"].message == "not checked: the KFP API does not answer, see kfp"
 
 
 # -- the artifact store

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.judge import FORWARD, Right, grant, homeless, needs, retry_policy, rights, usable
 from evctl.doctor.site import Site
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError
 from evctl.kube import KubeApi
 from evctl.profile import Profile
 from evctl.secrets.store import store_keys
@@ -24,6 +24,8 @@ def kubernetes(site: Site) -> Finding:
     try:
         api = site.access()
     except EvctlError as error:
+        if site.forwards and isinstance(error, TimedOutError):
+            raise
         fix = error.hint or "export KUBECONFIG=FILE, or set kubeflow.context in the profile"
         if site.forwards:
             return failed(error.message, fix)
@@ -94,9 +96,9 @@ def forwarding(site: Site) -> Finding:
     """May we forward ports, if the profile needs it?"""
     if not site.forwards:
         return passed("not needed: the profile names hosts")
-    where = site.profile.kubeflow.system_namespace
-    found = may("forward", lambda _: where, FORWARD, "every command")(site)
-    return failed(found.message, found.fix) if found.status == "warn" else found
+    where, missing = site.profile.kubeflow.system_namespace, site.unforwardable()
+    found = lacking(site, where, FORWARD, missing, "every command", lambda who: grant("forward", where, missing, who))
+    return failed(found.message, found.fix) if missing else found
 
 
 def secrets(site: Site) -> Finding:

@@ -19,7 +19,7 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("dns", network.dns, site, "look at the resolver: getent hosts NAME"),
         check("tcp", network.tcp, site, "is there a firewall, or a VPN to join?"),
         check("tls", network.tls, site, "set kubeflow.host to the URL that the API really has"),
-        check("kubernetes", cluster.kubernetes, site, "kubectl get --raw /readyz shows whether the cluster answers"),
+        check("kubernetes", cluster.kubernetes, site),
         check("login", network.login, site, f"{pods}ml-pipeline"),
         check("kfp", network.kfp, site, f"{pods}ml-pipeline"),
         check("metadata", network.metadata, site, f"{pods}metadata-grpc-deployment"),

@@ -108,7 +108,11 @@ def _connects(endpoint: Endpoint) -> Finding:
     except socket.gaierror:
         return warned(f"not checked: {endpoint.host} has no address")
     except (OSError, UnicodeError) as error:
-        why = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or "refused"
+        why = (
+            f"timed out after {PROBE_S:g} s"
+            if isinstance(error, TimeoutError)
+            else getattr(error, "strerror", None) or "refused"
+        )
         return failed(
             f"{endpoint.address} of {endpoint.what} does not take a connection ({why})",
             f"is {endpoint.what} right, the service up, and no firewall between? "

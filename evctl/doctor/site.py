@@ -15,8 +15,10 @@ from evctl.errors import EvctlError, NotFoundError
 from evctl.kube import KubeApi
 from evctl.profile import Profile
 
-REQUEST_S, DEADLINE_S = 3.0, 6.0
-"""Seconds for one of a check's requests, and with its retries: short enough that the check itself can say what failed."""
+REQUEST_S, DEADLINE_S = 3.0, 3.0
+"""Seconds for one of a check's requests, and with its retries: two that follow each other end within the check's time, so
+that it can say itself which one failed, and one that waited for another's answer is not taken for slow."""
+READY = "kubectl get --raw /readyz shows whether the cluster answers"
 AT_ONCE = 64
 """Connections to the Kubernetes API that may stand side by side."""
 S = TypeVar("S")
@@ -65,8 +67,8 @@ class Site:
         self.transport: Once[Transport] = Once(self._transport)
         self.health: Once[dict[str, object]] = Once(self._health)
         """What the KFP API says of itself. Raises what is wrong with it."""
-        self.may_forward: Once[bool] = Once(self._may_forward)
-        """Whether RBAC lets us forward ports to Kubeflow's services."""
+        self.unforwardable: Once[list[Right]] = Once(lambda: self.missing(FORWARD, settings.system_namespace))
+        """The rights that we lack to forward ports to Kubeflow's services."""
 
     @property
     def env(self) -> str:
@@ -108,11 +110,8 @@ class Site:
         if host is not None or not self.forwards:
             return
         with contextlib.suppress(EvctlError):
-            if not self.may_forward():
+            if self.unforwardable():
                 raise NotCheckedError("no port may be forwarded, see right: forward") from error
-
-    def _may_forward(self) -> bool:
-        return not self.missing(FORWARD, self.profile.kubeflow.system_namespace)
 
     def _access(self) -> KubeApi:
         api = self.connection.kubernetes()
@@ -165,7 +164,7 @@ def side_by_side(ask: Callable[[S], T], of: Sequence[S]) -> list[T]:
     return found
 
 
-def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str | None = None) -> Check:
+def check(name: str, ask: Callable[[Site], Finding], site: Site, fix: str = READY) -> Check:
     """Return a check that says so when what it needs has failed already. `fix`: what to look at without an answer."""
 
     def run() -> Finding:
