@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
-from tests.e2e.life import MISSING, SMALL, own_profile
+from tests.e2e.life import MISSING, SMALL, Answer, Failed, Life, doctor, own_profile
 
 REPO = Path(__file__).parents[1]
 
@@ -46,3 +47,15 @@ def test_it_touches_no_service_store_or_experiment_of_the_profile_itself() -> No
     assert own["experiment"] != before["experiment"]
     assert {SMALL, MISSING} <= set(own["data"]["versions"])
     assert own["namespace"] == before["namespace"]
+
+
+def test_a_check_of_doctor_that_fails_is_told_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "checks": [
+            {"name": "kfp", "status": "pass", "message": "v2beta1"},
+            {"name": "artifacts", "status": "fail", "message": "no answer within 8 s"},
+        ]
+    }
+    monkeypatch.setattr(Life, "evctl", lambda *_, **__: Answer(5, json.dumps(told), ""))
+    with pytest.raises(Failed, match=r"^artifacts: no answer within 8 s$"):
+        doctor(Life("local", {}, {}, REPO, 1.0))

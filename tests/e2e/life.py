@@ -115,8 +115,8 @@ def check(condition: Any, said: str) -> None:
 
 def doctor(life: Life) -> str:
     answer = life.evctl("doctor", expect=(0, 5))
-    failed = [each["name"] for each in answer.document["checks"] if each["status"] == "fail"]
-    check(not failed, f"fails: {', '.join(failed)}")
+    failed = [f"{each['name']}: {each['message']}" for each in answer.document["checks"] if each["status"] == "fail"]
+    check(not failed, "; ".join(failed))
     return f"{len(answer.document['checks'])} checks"
 
 
