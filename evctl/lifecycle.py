@@ -114,8 +114,13 @@ def watch(profile: Profile, backend: Backend, run_id: str, *, timeout_s: float |
         poll_s=poll_of(profile),
         timeout_s=timeout_s,
         patience_s=profile.pending_timeout_s,
-        outage_s=0.0 if profile.backend == "local" else OUTAGE_S,
+        outage_s=outage_of(profile),
     )
+
+
+def outage_of(profile: Profile) -> float:
+    """Return how long a profile's server may be away without an end to what waits for a run."""
+    return 0.0 if profile.backend == "local" else OUTAGE_S
 
 
 def poll_of(profile: Profile) -> float:
@@ -131,12 +136,14 @@ def follow(
     timeout_s: float | None = None,
     patience_s: float | None = None,
     outage_s: float = 0.0,
+    meanwhile: str = "goes on without us",
 ) -> Iterator[Run]:
     """Yield the run now and at each poll until it has ended.
 
     Args:
         patience_s: how long nothing may be able to start; None waits for ever.
         outage_s: how long nobody may answer once somebody has: an API server that is restarted ends no watch.
+        meanwhile: what becomes of the run when nobody answers.
 
     Raises:
         DeadlineError: it has not ended in time; it goes on. FailedError: it cannot start. UnavailableError: nobody answers.
@@ -153,7 +160,7 @@ def follow(
         except UnavailableError as error:
             if answered[0] is None or time.monotonic() - answered[1] >= outage_s:
                 raise UnavailableError(
-                    f"{error.message}; run {short} goes on without us", hint=f"evctl status {short} --watch"
+                    f"{error.message}; run {short} {meanwhile}", hint=f"evctl status {short} --watch"
                 ) from error
             run = replace(answered[0], warnings=(*answered[0].warnings, f"{error.message}; looking again"))
         yield run
@@ -204,12 +211,18 @@ def cancel_and_wait(
     *,
     timeout_s: float = CANCEL_TIMEOUT_S,
     poll_s: float = LOCAL_POLL_S,
+    outage_s: float = 0.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """Ask for a run's end and wait until it is CANCELED; `tell` hears from time to time what has not ended yet."""
+    """Ask for a run's end and wait until it is CANCELED.
+
+    Args:
+        outage_s: as in `follow`. tell: hears from time to time what has not ended yet.
+    """
     backend.cancel(run_id)
     told = time.monotonic()
-    for run in follow(backend, run_id, timeout_s=timeout_s, poll_s=poll_s):
+    ending = follow(backend, run_id, timeout_s=timeout_s, poll_s=poll_s, outage_s=outage_s, meanwhile="was told to end")
+    for run in ending:
         if not run.finished and time.monotonic() - told >= STILL_S:
             told = time.monotonic()
             tell(_still(run))

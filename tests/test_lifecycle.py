@@ -182,8 +182,8 @@ def test_a_version_that_looks_like_a_number_stays_the_text_it_is(tmp_path: Path)
 class Restarting(Engine):
     """Answers once, is away for some looks, and answers again."""
 
-    def __init__(self, away: int) -> None:
-        super().__init__(RunState.RUNNING, RunState.SUCCEEDED)
+    def __init__(self, away: int, end: RunState = RunState.SUCCEEDED) -> None:
+        super().__init__(RunState.RUNNING, end)
         self.away, self.looks = away, 0
 
     def get(self, run_id: str) -> Run:
@@ -208,6 +208,15 @@ def test_a_server_that_stays_away_or_never_was_there_is_told() -> None:
     never.looks = 1
     with pytest.raises(UnavailableError, match="goes on without us"):
         next(lifecycle.follow(cast(Backend, never), "r", outage_s=60))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_server_that_is_restarted_ends_no_cancel_and_one_that_stays_away_leaves_a_run_that_was_told_to_end() -> None:
+    engine = Restarting(5, RunState.CANCELED)
+    assert lifecycle.cancel_and_wait(cast(Backend, engine), "r", poll_s=10, outage_s=60).state is RunState.CANCELED
+    assert engine.asked == ["cancel r"]
+    with pytest.raises(UnavailableError, match="does not answer; run r was told to end"):
+        lifecycle.cancel_and_wait(cast(Backend, Restarting(50)), "r", timeout_s=900, poll_s=10, outage_s=60)
 
 
 def test_a_run_that_nobody_has_begun_stands_still() -> None:

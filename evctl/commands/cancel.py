@@ -32,6 +32,7 @@ def cancel(
         timeout_s=lifecycle.CANCEL_TIMEOUT_S if local else lifecycle.CLUSTER_CANCEL_TIMEOUT_S,
         poll_s=lifecycle.poll_of(found.profile),
         tell=say,
+        outage_s=lifecycle.outage_of(found.profile),
     )
     if warning := lifecycle.untold(ended):
         say(f"warning: {warning}")
