@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from evctl.rollout.serving.kserve_conditions import STAYS_S, failed
+from evctl.rollout.serving.kserve_conditions import STAYS_S, failed, unanswered
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "kserve-standard"
 NAME = "ev-battery-fault-classifier-predictor"
@@ -84,3 +84,19 @@ def test_a_condition_that_stays_is_the_releases_own_whatever_its_clock_says() ->
 def test_where_nobody_knows_when_the_release_was_written_the_condition_counts() -> None:
     made = deployment("ReplicaFailure", "True", "exceeded quota: pods", BEFORE)
     assert failed(made, [], [], changed="", since=0.0) is not None
+
+
+def test_a_webhook_that_is_away_is_waited_for_and_told_and_one_that_denies_is_a_verdict() -> None:
+    """Recorded of a real cluster while KServe's controller was stopped in mid-promotion."""
+    away = (
+        'Internal error occurred: failed calling webhook "inferenceservice.kserve-webhook-server.pod-mutator": '
+        'failed to call webhook: Post "https://kserve-webhook-server-service.kserve.svc:443/mutate-pods?timeout=10s": '
+        "context deadline exceeded"
+    )
+    made = deployment("ReplicaFailure", "True", away, AFTER)
+    assert told(made, [], []) is None
+    assert unanswered(made).startswith("; no pod can be made for now: Internal error occurred: failed calling webhook")
+    denied = 'admission webhook "inferenceservice.kserve-webhook-server.pod-mutator" denied the request: no'
+    refused = deployment("ReplicaFailure", "True", denied, AFTER)
+    assert told(refused, [], []) == f"Why: {denied}"
+    assert unanswered(refused) == ""

@@ -15,6 +15,8 @@ from evctl.errors import trim
 
 Object = Mapping[str, Any]
 BAD = (("ReplicaFailure", "True"), ("Progressing", "False"))
+UNANSWERED = "failed calling webhook"
+"""How the API server says that a webhook is away, KServe's own while its controller is started again: no refusal."""
 STAYS_S = 10.0
 """A condition that outlives this long after a change is of the change: stale ones go with the next sync, in seconds."""
 
@@ -33,11 +35,20 @@ def failed(
     if int(status.get("observedGeneration") or 0) < generation:
         return None
     for condition in status.get("conditions") or ():
-        if (condition["type"], condition["status"]) not in BAD:
+        if (condition["type"], condition["status"]) not in BAD or UNANSWERED in str(condition.get("message")):
             continue
         if not _is_stale(condition, deployment["metadata"]["name"], fresh, others, changed=changed, since=since):
             return f"{condition.get('reason')}: {trim(str(condition.get('message')), 200)}"
     return None
+
+
+def unanswered(deployment: Object) -> str:
+    """Return that no pod can be made while a webhook is away, in words to be added to others; it is tried again."""
+    for condition in (deployment.get("status") or {}).get("conditions") or ():
+        message = str(condition.get("message"))
+        if condition["status"] == "True" and UNANSWERED in message:
+            return f"; no pod can be made for now: {trim(message, 200)}"
+    return ""
 
 
 def _is_stale(

@@ -132,7 +132,8 @@ def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
     rolled = updated == replicas == int(status.get("replicas") or 0) == available
     if current and replicas and rolled and ready and not old:
         return Verdict("rolled_out", f"{ready} of {replicas} pods ready, no old pod left{_lost(fresh, 2)}")
-    return Verdict("waiting", f"{ready} of {replicas} new pods ready{pods_of.doing(fresh)}{_lost(fresh)}")
+    held = conditions.unanswered(deployment) if len(fresh) < replicas else ""
+    return Verdict("waiting", f"{ready} of {replicas} new pods ready{pods_of.doing(fresh)}{_lost(fresh)}{held}")
 
 
 def _knative(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
