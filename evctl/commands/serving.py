@@ -12,6 +12,8 @@ from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.output import emit, say
 from evctl.rollout import promotion
 
+STRAY = "failed and could not be taken back"
+
 
 class Action(StrEnum):
     """What to do with the service."""
@@ -39,13 +41,18 @@ def serving(
     live, canary = ledger.live, ledger.canary
     begun = ledger.pending if canary is None else None
     detail = f"revision {begun.revision}, {begun.model}, is being promoted: {now.detail}" if begun else now.detail
+    rolling = bool(now.extra.get("rolling"))
+    if stray := ledger.stray(now.digest):
+        before = f"; {live.model} is what should serve" if live else ""
+        detail = f"revision {stray.revision}, {stray.model}, {STRAY}{before}: {now.detail}"
+        live = live if rolling else stray
     document: dict[str, Any] = {
         "service": target.name,
         "state": now.state,
         "model": live.model if live else None,
         "revision": live.revision if live else None,
         # while a release rolls out the service has its digest already, and the one before serves
-        "digest": live.digest if live and now.extra.get("rolling") else now.digest,
+        "digest": live.digest if live and rolling else now.digest,
         "url": now.url,
         "detail": detail.removesuffix(": "),
         "canary": {key: getattr(canary, key) for key in ("model", "revision")} | {"percent": canary.canary}
@@ -62,7 +69,11 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if canary := document["canary"]:
         lines.append(f"  canary: {canary['model']} gets {canary['percent']} % (revision {canary['revision']})")
     if state == "serving":
-        return [*lines, f"  {document['url']}/v2/models/{document['service']}/infer"]
+        lines.append(f"  {document['url']}/v2/models/{document['service']}/infer")
+    if STRAY in document["detail"]:
+        return [*lines, "  next: evctl rollback"]
+    if state == "serving":
+        return lines
     if "is being promoted" in document["detail"]:
         return [
             *lines,

@@ -60,6 +60,13 @@ class Ledger:
         """The release that gets a share of the requests until it is promoted or taken back."""
         return self.pending if self.pending and self.pending.canary is not None else None
 
+    def stray(self, digest: str | None) -> Release | None:
+        """Return the release that a service has beside the live one: it failed, and could not be taken back."""
+        if digest is None or self.live is None or self.pending or digest == self.live.digest:
+            return None
+        last = next((r for r in reversed(self.releases) if r.digest == digest), None)
+        return last if last and last.status == "failed" else None
+
     def get(self, revision: int) -> Release | None:
         """Return a release by revision."""
         return next((r for r in self.releases if r.revision == revision), None)

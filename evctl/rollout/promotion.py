@@ -126,7 +126,10 @@ def rollback(
     to: int | None = None,
     tell: Tell = lambda line: None,
 ) -> Outcome:
-    """Bring back the last good release, or revision `to`, as a new revision. RefusedError if there is none."""
+    """Bring back the last good release, or revision `to`, as a new revision. RefusedError if there is none.
+
+    That is the live one itself where the service has another that failed and could not be taken back.
+    """
     start = time.monotonic()
     with locked(world, by) as held:
         store = held.store
@@ -138,7 +141,8 @@ def rollback(
             verified = _verified(live)
             return Outcome(True, live.revision, live.model, running.model, verified, time.monotonic() - start, notes)
         refuse_beside_canary(ledger)
-        wanted = _rollback_to(ledger, to)
+        stray = ledger.stray(world.read().digest) if to is None else None
+        wanted = live if live and stray else _rollback_to(ledger, to)
         if live and to is not None and live.revision == to and world.read().state == "serving":
             return Outcome(
                 False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
@@ -146,7 +150,7 @@ def rollback(
         release = Release(
             revision=0, model=wanted.model, uri=wanted.uri, digest=wanted.digest, run_id=wanted.run_id,
             status="pending", at=_now(), by=by, reason=f"rollback to revision {wanted.revision}", spec=wanted.spec,
-            metrics=wanted.metrics, rollback_of=live.revision if live else 0,
+            metrics=wanted.metrics, rollback_of=None if stray else live.revision if live else 0,
             restores=wanted.restores or wanted.revision,
         )  # fmt: skip
         done = _roll(target, world, held, release, canary=None, tell=tell)

@@ -38,8 +38,8 @@ def fail(
     if back or not canary:
         end(store, begun, "failed", f"{why}; {told}")
     if isinstance(error, EvctlError):
-        # a canary that may still get requests stays known, so that it can be taken back
-        hint = "evctl history" if back or not canary else "evctl rollback"
+        # what may still get requests can be taken back: a canary stays known for that, a release by its digest
+        hint = "evctl history" if back or before is None else "evctl rollback"
         raise FailedError(f"{begun.model} was not promoted: {why}; {told}", hint=hint) from error
     raise error
 

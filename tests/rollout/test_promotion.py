@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError
+from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
 from evctl.rollout.files import FileLease, FileLedger
 from evctl.rollout.ledger import Release
 from evctl.rollout.promotion import promote, rollback
@@ -117,6 +117,28 @@ def test_a_failed_proof_restores_what_served_and_tells_both(
         promote(target, memory, models["b"].uri, by="me")
     assert memory.serves == models["a"].digest
     assert statuses(memory) == ["live", "failed"]
+
+
+def test_what_could_not_be_taken_back_is_left_by_the_next_rollback_which_brings_the_live_release(
+    target: ServiceTarget, memory: MemoryWorld, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("worse", "a"):
+        promote(target, memory, models[name].uri, by="me")
+    memory.bad.add(models["b"].digest)
+
+    def away(*_: object) -> None:
+        memory.serves = models["b"].digest  # what was written is carried out once the controller is there again
+        raise UnavailableError("KServe's controller does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "undo", away)
+        with pytest.raises(FailedError, match="could not be restored") as told:
+            promote(target, memory, models["b"].uri, by="me")
+    assert told.value.hint == "evctl rollback"
+    assert rollback(target, memory, by="me").model == models["a"].version
+    assert memory.serves == models["a"].digest
+    assert statuses(memory) == ["superseded", "superseded", "failed", "live"]
+    assert rollback(target, memory, by="me").model == models["worse"].version
 
 
 def test_rollback_goes_further_back_each_time_until_none_is_left(
