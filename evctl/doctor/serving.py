@@ -12,8 +12,9 @@ from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.cluster import account, lacking
 from evctl.doctor.judge import Right, default_mode, image_tag, promoter, provider_session, rights
 from evctl.doctor.site import Site, side_by_side
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError
 from evctl.kube import KubeApi
+from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
 from evctl.rollout.serving.kserve_mode import KNOWN
 
@@ -82,12 +83,14 @@ def _needed(site: Site) -> list[Right]:
 
 
 def kserve(site: Site) -> Finding:
-    """Is KServe there, and which?"""
+    """Is KServe there and awake, and which?"""
     api = site.cluster()
     try:
         api.get(f"{GROUP}/v1beta1")
     except NotFoundError:
         return _worse(site, "KServe is not installed: there is nothing to promote to", "install KServe 0.21")
+    if asleep := _asleep(api, site):
+        return _worse(site, asleep.message, asleep.hint or "kubectl -n kserve get pods")
     found, _ = _controller(api, site)
     tag = image_tag(found) if found else None
     if tag is None:
@@ -98,6 +101,24 @@ def kserve(site: Site) -> Finding:
             why = f"KServe {tag} does not know the modes Standard and Knative by name, and takes its default for them"
             return _worse(site, why, "upgrade KServe to 0.21")
     return passed(f"KServe {tag}")
+
+
+def _asleep(api: KubeApi, site: Site) -> UnavailableError | None:
+    """Return why no service can be made now: its kind is served, and KServe's controller does not take what is made."""
+    model = {"modelFormat": {"name": spec.OUR_FORMAT}, "storageUri": site.profile.store.uri}
+    body = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "evctl-doctor"},
+        "spec": {"predictor": {"model": model}},
+    }
+    try:
+        api.create(spec.isvc_path(serving_namespace(site)), body, dry_run=True)  # nothing is kept
+    except UnavailableError as error:
+        return error
+    except EvctlError:
+        pass  # a missing right or namespace is told by its own check, and who refuses is awake
+    return None
 
 
 def mode(site: Site) -> Finding:

@@ -24,6 +24,7 @@ from evctl.kube import KubeApi
 from evctl.profile import Profile
 from evctl.rollout.serving import kserve_checks
 from tests.cluster.harness import Cluster
+from tests.cluster.waiting import until
 from tests.fakes.kfp_server import KfpServer
 from tests.fakes.kfp_state import World
 from tests.fakes.mlmd_server import MlmdServer
@@ -388,6 +389,38 @@ def test_kserve_is_asked_for_version_mode_and_runtime(place: Place) -> None:
     }  # fmt: skip
     place.admin.create(f"/apis/serving.kserve.io/v1alpha1/namespaces/{place.namespace}/servingruntimes", runtime)
     assert place.one("kserve runtime", serving={"runtime": "mine"}).status == "pass"
+
+
+def test_a_kserve_whose_controller_is_down_is_told_and_doctor_leaves_no_service_behind(place: Place) -> None:
+    services = f"/apis/serving.kserve.io/v1beta1/namespaces/{place.namespace}/inferenceservices"
+    assert place.one("kserve", deploy="auto").status == "pass"
+    webhook = {
+        "name": "inferenceservice.kserve-webhook-server.defaulter",
+        "clientConfig": {"url": "https://127.0.0.1:1/mutate-serving-kserve-io-v1beta1-inferenceservice"},
+        "rules": [
+            {
+                "apiGroups": ["serving.kserve.io"],
+                "apiVersions": ["v1beta1"],
+                "operations": ["CREATE", "UPDATE"],
+                "resources": ["inferenceservices"],
+            }
+        ],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.namespace}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    hooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+    place.admin.create(hooks, {"metadata": {"name": place.namespace}, "webhooks": [webhook]})
+    try:
+        # the API server takes a moment to know of a webhook
+        until(lambda: place.one("kserve", deploy="auto").status == "fail")
+        down = place.one("kserve", deploy="auto")
+        assert down.message.startswith("KServe's controller does not answer: ")
+        assert str(down.fix).startswith("kubectl -n kserve get pods")
+        assert place.one("kserve").status == "warn"  # only `promote` needs it
+    finally:
+        place.admin.delete(f"{hooks}/{place.namespace}")
+    assert place.admin.list(services) == []
 
 
 def test_the_verb_prints_json_and_exits_5(
