@@ -30,7 +30,7 @@ def fail(
     world: ServingWorld, store: LedgerStore, begun: Release, before: Release | None, error: BaseException, tell: Tell
 ) -> NoReturn:
     """Restore what served before, record why, and raise: FailedError for what failed, else the error itself."""
-    why = error.message if isinstance(error, EvctlError) else f"interrupted ({type(error).__name__})"
+    why = _why(error)
     # to prove the one before may take minutes: the reason is known now
     tell(f"failed: {why}" + (f"; bringing {before.model} back" if before else ""))
     told, back = restored(world, begun, before)
@@ -99,7 +99,10 @@ def go_on(
     canary: int | None,
     tell: Tell,
 ) -> Release:
-    """Give a running canary another share, or all requests. RefusedError when another model is meant."""
+    """Give a running canary another share, or all requests. RefusedError when another model is meant.
+
+    A share that it does not come to leaves it the one that was proved; it ends where that is not to be had again either.
+    """
     if running.digest != digest:
         raise RefusedError(
             f"a canary of {running.model} gets {running.canary} % of the requests",
@@ -116,9 +119,39 @@ def go_on(
     except (LostLeaseError, RefusedError):
         raise  # nothing of it was written
     except BaseException as error:
+        if canary is not None:
+            _keep_share(world, held, running, canary, error, tell)
         fail(world, store, running, before, error, tell)
     end(store, running, "live", "")
     return replace(running, canary=None)
+
+
+def _keep_share(
+    world: ServingWorld, held: Held, running: Release, asked: int, error: BaseException, tell: Tell
+) -> None:
+    """Give a canary its former share again and raise; return where that fails: what was proved is not so any more."""
+    why = _why(error)
+    tell(f"failed: {why}; giving {running.model} its {running.canary} % again")
+    try:
+        held.check()
+        world.commit(running, canary=running.canary)
+    except LostLeaseError:
+        raise
+    except EvctlError as again:
+        tell(f"failed: {again.message}")
+        return
+    told = f"it has its {running.canary} % again, proved"
+    if isinstance(error, EvctlError):
+        raise FailedError(
+            f"{running.model} did not come to {asked} % of the requests: {why}; {told}",
+            hint=f"evctl promote {running.model} --canary {asked} tries it again, evctl rollback takes the canary back",
+        ) from error
+    tell(told)
+    raise error
+
+
+def _why(error: BaseException) -> str:
+    return error.message if isinstance(error, EvctlError) else f"interrupted ({type(error).__name__})"
 
 
 def take_back(world: ServingWorld, store: LedgerStore, running: Release, live: Release, tell: Tell) -> None:

@@ -34,6 +34,8 @@ class KnativePlayer(ModePlayer):
         self._rolled: list[str] = []
         self._last = ""
         self.idle = False
+        self.most = 100
+        """No canary comes to a larger share: as where the gateway's controller hangs."""
 
     def scale_to_zero(self) -> None:
         """Take all pods away, as Knative does when nobody asks; a new revision has one again at first."""
@@ -124,7 +126,8 @@ class KnativePlayer(ModePlayer):
                 self._rolled.pop()
                 return [(self._rolled[-1], 100)]
             return [(newest, 100)]
-        return [(newest, percent), (self._rolled[-1], 100 - percent)]
+        share = min(percent, self.most)
+        return [(newest, share), (self._rolled[-1], 100 - share)]
 
     def _pod(self, revision: str, way: str) -> None:
         status = pod_status(way, self.pod_ip)

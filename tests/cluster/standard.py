@@ -57,6 +57,8 @@ class StandardPlayer(ModePlayer):
         """Each state of the split: percent by storageUri, '' for requests to nobody."""
         self.workloads: dict[str, Workload] = {}
         self._refs: list[Object] = []
+        self.most = 100
+        """No canary comes to a larger share of the route."""
 
     def step(self, service: Object) -> None:
         notes, stable = own_notes(service["metadata"]), f"{self.service}-predictor"
@@ -152,10 +154,10 @@ class StandardPlayer(ModePlayer):
     def _route(self, stable: str, ready: list[Object]) -> None:
         refs: list[Object] = [{"name": stable, "port": 80}]
         if ready and self.weighs:
-            refs[0]["weight"] = 100 - sum(int(each["trafficPercent"]) for each in ready)
-            for each in ready:
-                name = f"{self.service}-{each['predictor']['name']}-predictor"
-                refs.append({"name": name, "port": 80, "weight": int(each["trafficPercent"])})
+            shares = {each["predictor"]["name"]: min(int(each["trafficPercent"]), self.most) for each in ready}
+            refs[0]["weight"] = 100 - sum(shares.values())
+            for each, share in shares.items():
+                refs.append({"name": f"{self.service}-{each}-predictor", "port": 80, "weight": share})
         if not _is_derivative(refs, self._refs):
             self._refs = refs
         for name in (self.service, stable):

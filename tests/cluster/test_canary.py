@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -108,6 +108,29 @@ def test_a_canary_is_taken_back_by_rollback_without_a_request_too_many(knative: 
     later = [shares for shares in knative.player.history[before:] for uri, share in shares if uri == knative.uri("b")]
     assert not [shares for shares in later if dict(shares)[knative.uri("b")] > 10]
     assert knative.stage.statuses() == ["live", "rolled_back"]
+
+
+def test_a_canary_that_does_not_come_to_a_larger_share_keeps_the_one_that_was_proved(knative: Knative) -> None:
+    knative.promote("b", canary=10)
+    knative.player.most = 20
+    hurried = replace(knative.stage.target, proof_timeout_s=3.0)
+    world = ClusterWorld(replace(hurried, settings=knative.world()._target.settings), knative.stage.api())
+    with pytest.raises(FailedError, match=r"gets 20 of 50 % of the requests.*; it has its 10 % again, proved"):
+        promote(hurried, world, knative.uri("b"), by="anna", canary=50)
+    assert knative.traffic() == [(knative.uri("b"), 10), (knative.uri("a"), 90)]
+    assert knative.stage.statuses() == ["live", "pending"]
+    canary = knative.world().ledger().read()[0].canary
+    assert canary is not None
+    assert canary.canary == 10
+
+
+def test_a_canary_that_answers_wrong_when_it_is_given_more_is_ended(knative: Knative) -> None:
+    knative.promote("b", canary=10)
+    knative.pods.ways[knative.uri("b")] = "wrong"
+    with pytest.raises(FailedError, match=r"golden rows differ by 0\.25.*; .* serves again, proved"):
+        knative.promote("b", canary=50)
+    assert knative.traffic() == [(knative.uri("a"), 100)]
+    assert knative.stage.statuses() == ["live", "failed"]
 
 
 def test_a_canary_whose_pod_answers_wrong_is_taken_back(knative: Knative) -> None:

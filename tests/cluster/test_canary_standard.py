@@ -171,6 +171,21 @@ def test_a_canary_whose_promotion_fails_is_taken_back_with_it(standard: Standard
     assert standard.gaps() == []
 
 
+def test_a_canary_whose_route_does_not_come_to_a_larger_share_keeps_the_one_that_was_proved(
+    standard: Standard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evctl.rollout.serving.kserve_canary.ROUTE_S", 2.0)
+    standard.promote("b", canary=10)
+    standard.player.most = 20
+    with pytest.raises(FailedError, match=r"-r2-predictor 20 of 50 %.*; it has its 10 % again, proved") as told:
+        standard.promote("b", canary=50)
+    assert told.value.exit_code == 1
+    assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
+    assert standard.stage.statuses() == ["live", "pending"]
+    assert standard.stage.service()["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
+    assert standard.gaps() == []
+
+
 def test_a_canary_that_somebody_took_away_is_told_and_rolled_back(standard: Standard) -> None:
     standard.promote("b", canary=10)
     patch = {"spec": {"canary": None}}

@@ -12,6 +12,7 @@ from evctl.rollout.registry import Published, publish
 from evctl.rollout.serving.local import LocalWorld
 from evctl.rollout.target import ServiceTarget
 from tests.rollout.bundles import make_bundle
+from tests.rollout.memory import MemoryWorld
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,8 @@ def world(target: ServiceTarget) -> Iterator[LocalWorld]:
     made = LocalWorld(target)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> MemoryWorld:
+    return MemoryWorld(tmp_path / "service")

@@ -2,92 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
-from evctl.rollout.files import FileLease, FileLedger
-from evctl.rollout.ledger import Release
+from evctl.rollout.files import FileLease
 from evctl.rollout.promotion import promote, rollback
 from evctl.rollout.registry import Published
-from evctl.rollout.serving.base import ProofError, Serving
 from evctl.rollout.target import ServiceTarget
+from tests.rollout.memory import Killed, MemoryWorld, statuses
 
 Models = dict[str, Published]
-
-
-class Killed(BaseException):
-    """The promoter's end by SIGKILL: nothing of it runs any more."""
-
-
-class MemoryWorld:
-    """Serves in memory; `die_at` ends the promoter at a step, `bad` are digests that fail their proof."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.serves, self.started = folder, "", ""
-        self.bad: set[str] = set()
-        self.die_at = ""
-        self.undone: list[int] = []
-
-    def _step(self, name: str) -> None:
-        if self.die_at == name:
-            raise Killed
-
-    def ledger(self) -> FileLedger:
-        return FileLedger(self.folder / "releases.json")
-
-    def lease(self, by: str) -> FileLease:
-        return FileLease(self.folder / "lease.json", by=by)
-
-    def read(self) -> Serving:
-        return Serving("serving" if self.serves else "absent", digest=self.serves or None)
-
-    def ask(self, method: str, path: str, document: Any) -> tuple[int, Any]:
-        return (200, {}) if self.serves else (503, {})
-
-    def spec(self, manifest: Mapping[str, Any], uri: str) -> Mapping[str, Any]:
-        return {"storageUri": uri}
-
-    def preflight(self, release: Release, *, canary: int | None) -> Sequence[str]:
-        return ()
-
-    def apply(self, release: Release, *, canary: int | None = None) -> None:
-        self._step("apply")
-        self.started = release.digest
-
-    def prove(self, release: Release, deadline_s: float) -> Iterator[str]:
-        self._step("prove")
-        if release.digest in self.bad:
-            raise ProofError("the pod crashed")
-        yield "proved"
-
-    def commit(self, release: Release, *, canary: int | None = None) -> None:
-        self._step("commit")
-        self.serves = release.digest
-        self._step("after commit")
-
-    def undo(self, failed: Release, previous: Release | None) -> None:
-        self._step("undo")
-        self.undone.append(failed.revision)
-        self.serves = previous.digest if previous else ""
-
-    def start(self, release: Release) -> None:
-        self.serves = release.digest
-
-    def stop(self) -> None:
-        self.serves = ""
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> MemoryWorld:
-    return MemoryWorld(tmp_path / "service")
-
-
-def statuses(world: MemoryWorld) -> list[str]:
-    return [release.status for release in world.ledger().read()[0].releases]
 
 
 def test_a_model_that_is_live_already_is_unchanged(target: ServiceTarget, memory: MemoryWorld, models: Models) -> None:
