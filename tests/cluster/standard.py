@@ -2,7 +2,7 @@
 
 As KServe's source and its own tests of canaries have it (0.20 makes the Deployments, 0.21 weighs them):
 Deployments that nobody wants any more are deleted first, a canary is in the route as soon as one of its pods is ready,
-the stable predictor gives up the pods that a ready canary has but keeps one, and a route that becomes shorter is not
+the stable predictor gives up the pods that its canaries ask for but keeps one, and a route that becomes shorter is not
 written anew, so a canary that is taken away keeps the weight it had last.
 """
 
@@ -57,8 +57,10 @@ class StandardPlayer(ModePlayer):
         """Each state of the split: percent by storageUri, '' for requests to nobody."""
         self.workloads: dict[str, Workload] = {}
         self._refs: list[Object] = []
-        self.most = 100
-        """No canary comes to a larger share of the route."""
+        self.most, self.room = 100, 100
+        """No canary comes to a larger share of the route; no Deployment to more pods that are available."""
+        self.stable: list[tuple[str | None, int, int]] = []
+        """Each state of the stable predictor: the storageUri it serves, its pods, percent of requests to others."""
 
     def step(self, service: Object) -> None:
         notes, stable = own_notes(service["metadata"]), f"{self.service}-predictor"
@@ -74,7 +76,7 @@ class StandardPlayer(ModePlayer):
         for name, (predictor, own) in wanted.items():
             replicas = int(predictor.get("minReplicas", 1))
             if name == stable:
-                replicas = max(1, replicas - sum(int(each["predictor"]["minReplicas"]) for each in ready))
+                replicas = max(1, replicas - sum(int(each["predictor"]["minReplicas"]) for each in canaries))
             self._advance(self.workloads.setdefault(name, Workload(name, replicas)), predictor, own, replicas)
         if self.gateway and self.workloads[stable].serves:
             self._route(stable, ready)
@@ -122,7 +124,7 @@ class StandardPlayer(ModePlayer):
         }  # fmt: skip
         path = f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{load.name}"
         made = self.api.apply(path, body, "kserve")
-        count = load.replicas if newest.ready else 0
+        count = min(load.replicas, self.room) if newest.ready else 0
         left = 0 if newest.ready else len(load.sets) - 1
         status = {
             "observedGeneration": made["metadata"]["generation"],
@@ -177,6 +179,10 @@ class StandardPlayer(ModePlayer):
                 now[serves] = now.get(serves, 0) + share
         if not self.history or self.history[-1] != now:
             self.history.append(now)
+        own = self.workloads[stable]
+        given = sum(share for uri, share in now.items() if uri != (own.serves or ""))
+        if not self.stable or self.stable[-1] != (own.serves, own.replicas, given):
+            self.stable.append((own.serves, own.replicas, given))
 
 
 def _is_derivative(wanted: list[Object], has: list[Object]) -> bool:

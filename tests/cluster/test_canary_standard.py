@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -30,12 +30,12 @@ class Standard:
     player: StandardPlayer
     ways: dict[str, str] = field(default_factory=dict)
 
-    def world(self) -> ClusterWorld:
-        return self.stage.world(min_replicas=3)
+    def world(self, min_replicas: int = 3) -> ClusterWorld:
+        return self.stage.world(min_replicas=min_replicas)
 
-    def promote(self, model: str, canary: int | None = None) -> Outcome:
-        uri = self.stage.models[model].uri
-        return promote(self.stage.target, self.world(), uri, by="anna", canary=canary, tell=self.stage.told.append)
+    def promote(self, model: str, canary: int | None = None, *, min_replicas: int = 3) -> Outcome:
+        world, uri = self.world(min_replicas), self.stage.models[model].uri
+        return promote(self.stage.target, world, uri, by="anna", canary=canary, tell=self.stage.told.append)
 
     def uri(self, model: str) -> str:
         return self.stage.models[model].uri
@@ -184,6 +184,57 @@ def test_a_canary_whose_route_does_not_come_to_a_larger_share_keeps_the_one_that
     assert standard.stage.statuses() == ["live", "pending"]
     assert standard.stage.service()["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
     assert standard.gaps() == []
+
+
+def test_a_canary_whose_further_pod_finds_no_place_keeps_the_share_that_was_proved(standard: Standard) -> None:
+    standard.promote("b", canary=10)
+    standard.player.room = 1
+    hurried = replace(standard.stage.target, proof_timeout_s=3.0)
+    world = ClusterWorld(replace(hurried, settings=standard.world()._target.settings), standard.stage.api())
+    with pytest.raises(FailedError, match=r"not proved within 3 s: .* of 2 .*; it has its 10 % again, proved"):
+        promote(hurried, world, standard.uri("b"), by="anna", canary=50)
+    assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
+    assert standard.stage.service()["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
+    assert standard.stage.statuses() == ["live", "pending"]
+    assert not [each for each in standard.player.history if each.get(standard.uri("b"), 0) > 10]
+
+
+def test_no_pod_that_serves_is_taken_away_for_a_canary_before_the_requests_are(standard: Standard) -> None:
+    """KServe takes a canary's pods from those that the stable predictor asks for, as soon as it is written."""
+    begun = len(standard.player.stable) - 1
+    standard.promote("b", canary=60)
+    assert {pods for _, pods, given in standard.player.stable[begun:] if given == 0} == {3}
+    until(lambda: standard.player.stable[-1] == (standard.uri("a"), 1, 60))
+    standard.promote("b", canary=10)
+    until(lambda: standard.player.stable[-1] == (standard.uri("a"), 2, 10))
+    standard.promote("b")
+    until(lambda: standard.player.stable[-1] == (standard.uri("b"), 3, 0))
+    assert not [pods for _, pods, given in standard.player.stable[begun:] if given == 0 and pods < 3]
+
+
+@pytest.mark.parametrize("by_canary", [False, True])
+def test_fewer_pods_are_asked_for_once_the_new_release_is_proved_and_not_before(
+    by_canary: bool, standard: Standard
+) -> None:
+    begun = len(standard.player.stable) - 1
+    if by_canary:
+        standard.promote("b", canary=10, min_replicas=1)
+    standard.promote("b", min_replicas=1)
+    assert standard.stage.service()["spec"]["predictor"]["minReplicas"] == 1
+    until(lambda: standard.player.stable[-1] == (standard.uri("b"), 1, 0))
+    assert not [each for each in standard.player.stable[begun:] if each[0] == standard.uri("a") and each[1] < 2]
+    if not by_canary:
+        assert {pods for uri, pods, _ in standard.player.stable[begun:] if uri == standard.uri("a")} == {3}
+    assert standard.gaps() == []
+
+
+def test_a_release_with_fewer_pods_that_fails_cost_the_one_before_none(standard: Standard) -> None:
+    begun = len(standard.player.stable) - 1
+    standard.ways[standard.uri("b")] = CRASHES
+    with pytest.raises(FailedError, match="serves again, proved"):
+        standard.promote("b", min_replicas=1)
+    assert {each[1] for each in standard.player.stable[begun:]} == {3}
+    assert standard.stage.service()["spec"]["predictor"]["minReplicas"] == 3
 
 
 def test_a_canary_that_somebody_took_away_is_told_and_rolled_back(standard: Standard) -> None:

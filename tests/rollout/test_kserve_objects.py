@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from evctl.errors import FailedError, UnavailableError
+from evctl.errors import ConflictError, FailedError, UnavailableError
 from evctl.kube import KubeApi
 from evctl.rollout.serving.kserve_objects import ServiceObjects
 from evctl.rollout.target import ServiceTarget
@@ -66,3 +66,28 @@ def test_a_service_that_only_the_failed_release_made_is_deleted_and_an_older_one
         objects(api).take_away({"metadata": {"generation": 4, "uid": "u1"}}, None)
     objects(api).take_away(None, None)
     assert api.written == ["delete u1"]
+
+
+def test_a_write_of_another_number_of_pods_is_not_taken_for_written_when_only_a_status_moved() -> None:
+    """As KServe writes a status in between: the model and the shares are there already, the pods are not."""
+    has = {
+        "metadata": {"name": "ev", "namespace": "ns", "resourceVersion": "1", "annotations": {"evctl/revision": "2"}},
+        "spec": {"predictor": {"minReplicas": 3}},
+    }
+
+    class Moving(Api):
+        applied: Object = has
+
+        def get(self, path: str) -> Object:
+            return {**self.applied, "metadata": {**self.applied["metadata"], "resourceVersion": "2"}}
+
+        def apply(self, path: str, body: Object, manager: str, **more: Any) -> Object:
+            if not more.get("dry_run") and body["metadata"]["resourceVersion"] == "1":
+                raise ConflictError("the object has been modified")
+            if not more.get("dry_run"):
+                self.applied = body
+            return body
+
+    api = Moving()
+    objects(api).write({**has, "spec": {"predictor": {"minReplicas": 1}}}, has)
+    assert api.applied["spec"]["predictor"]["minReplicas"] == 1

@@ -34,13 +34,22 @@ STABLE, CANARY = {"name": "ev-predictor", "weight": 90}, {"name": "ev-r2-predict
 
 
 def test_a_canarys_provenance_stands_with_its_predictor_and_not_with_the_service() -> None:
-    body = split.split_body(TARGET, release(1), release(2), percent=0, replicas=1)
+    body = split.split_body(TARGET, release(1), release(2), percent=0, replicas=1, kept=1)
     assert body["metadata"]["annotations"]["evctl/model"] == "v1"
     (entry,) = body["spec"]["canary"]
     assert entry["trafficPercent"] == 0
     assert entry["predictor"]["name"] == "r2"
     assert entry["predictor"]["annotations"] == {"evctl/model": "v2", "evctl/revision": "2"}
-    assert split.told(body) == [("r2", "2", 0)]
+    assert split.told(body) == [("r2", "2", 0, 1)]
+
+
+def test_what_the_stable_predictor_keeps_stands_on_top_of_what_kserve_takes_from_it_for_the_canary() -> None:
+    alone = {"spec": {"predictor": {"minReplicas": 3}}}
+    assert split.kept(alone) == 3
+    body = split.split_body(TARGET, release(1, replicas=3), release(2), percent=0, replicas=2, kept=3)
+    assert (body["spec"]["predictor"]["minReplicas"], split.kept(body)) == (5, 3)
+    assert split.kept_beside(release(1, replicas=3), 2) == 1
+    assert split.kept_beside(release(1, replicas=2), 2) == 1, "KServe leaves it one"
 
 
 @pytest.mark.parametrize(("percent", "pods"), [(0, 1), (1, 1), (25, 1), (26, 2), (99, 4)])

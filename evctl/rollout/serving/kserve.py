@@ -15,6 +15,7 @@ from evctl.rollout.ledger import Release
 from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_embedded
 from evctl.rollout.serving import kserve_mode as modes
+from evctl.rollout.serving import kserve_reading as reading
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving import kserve_split as split
 from evctl.rollout.serving import kserve_ways as ways
@@ -22,7 +23,7 @@ from evctl.rollout.serving.base import ProofError, Serving
 from evctl.rollout.serving.kserve_canary import StandardCanary
 from evctl.rollout.serving.kserve_golden import Golden, Patience
 from evctl.rollout.serving.kserve_objects import ServiceObjects
-from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge, serves
+from evctl.rollout.serving.kserve_proof import Observed, Verdict, Wanted, judge
 from evctl.rollout.target import ServiceTarget
 
 POLL_S = 0.5
@@ -61,33 +62,10 @@ class ClusterWorld:
     def read(self) -> Serving:
         """Return what serves now. The digest is that of the release the service was last given."""
         found = self._objects.read()
-        if found is None:
-            return Serving("absent")
-        notes, uri = spec.annotations_of(found), spec.storage_uri(found)
-        url = (found.get("status") or {}).get("url")
-        if notes.get(spec.STOP) == "true":
-            return Serving("stopped", notes.get(spec.DIGEST), notes.get(spec.MODEL), uri, url, "by its annotation")
-        if notes.get(spec.URI) != uri:
-            return Serving("failing", uri=uri, url=url, detail=f"changed by {spec.last_other(found)}: {uri}")
-        revision, share = notes.get(spec.REVISION, ""), spec.share(found)
-        mode = modes.running(found) or self._mode(found)
-        wanted = Wanted(self._target.name, str(uri), revision, mode, share)
-        seen = self._objects.observe(wanted, found, {}, 0.0)
-        verdict = judge(wanted, seen)
-        return Serving(
-            "serving" if serves(seen, verdict) else "failing" if verdict.state == "failed" else "starting",
-            digest=notes.get(spec.DIGEST),
-            version=notes.get(spec.MODEL),
-            uri=uri,
-            url=url,
-            detail="" if verdict.state == "rolled_out" else verdict.told,
-            extra={
-                "mode": wanted.mode,
-                "revision": revision,
-                "percent": share,
-                "rolling": verdict.state == "waiting",
-            },
-        )
+        if (resting := reading.at_rest(found)) or found is None:
+            return resting or Serving("absent")
+        wanted = reading.last_given(self._target.name, found, modes.running(found) or self._mode(found))
+        return reading.at_work(found, wanted, self._objects.observe(wanted, found, {}, 0.0))
 
     def ask(self, method: str, path: str, document: Any) -> tuple[int, Any]:
         """Send a request to the service's own address where that can be reached, else through the Kubernetes API."""
@@ -147,7 +125,10 @@ class ClusterWorld:
         return warnings
 
     def apply(self, release: Release, *, canary: int | None = None) -> None:
-        """Write the release's runtime and service; the pods that serve go on until the new ones are ready."""
+        """Write the release's runtime and service; the pods that serve go on, as many as they are, until it is proved."""
+        self._give(release, canary=canary, hold=release.spec["mode"] == "Standard")
+
+    def _give(self, release: Release, *, canary: int | None = None, hold: bool = False) -> None:
         if runtime := release.spec.get("runtime"):
             self._objects.make_runtime(runtime)
         self._before = steady(self._objects.read)
@@ -156,7 +137,8 @@ class ClusterWorld:
         if canary is not None and live is not None:
             self._canary.begin(live, release, canary, self._before)
         else:
-            self._objects.write(spec.service_body(self._target, release, canary=canary), self._before)
+            body = spec.service_body(self._target, release, canary=canary)
+            self._objects.write(spec.holding(body, self._before) if hold else body, self._before)
 
     def prove(self, release: Release, deadline_s: float, *, before: bool = False) -> Iterator[str]:
         """Wait for the rollout, then send the golden rows. ProofError as soon as a pod shows that it cannot be.
@@ -202,7 +184,7 @@ class ClusterWorld:
             time.sleep(POLL_S)
 
     def commit(self, release: Release, *, canary: int | None = None) -> None:
-        """Send all requests to the proved release, or its share to a canary; nothing else has to be changed for it."""
+        """Send all requests to the proved release, or its share to a canary, and let go what was held for the one before."""
         found = steady(self._objects.read)
         checks.refuse_going(self._target, found)
         if split.entry_of(found, split.canary_name(release)):
@@ -221,7 +203,9 @@ class ClusterWorld:
                 f"{release.model} has been given all requests already",
                 hint=f"evctl promote {release.model} finishes that, evctl rollback takes it back",
             )
-        if spec.share(found) != (100 if canary is None else canary):
+        held = spec.least(found["spec"]["predictor"]) > spec.least(release.spec["predictor"])
+        fewer = held and release.spec["mode"] == "Standard"
+        if fewer or spec.share(found) != (100 if canary is None else canary):
             self._objects.write(spec.service_body(self._target, release, canary=canary), found)
             self._proved(release, before=True)
 
@@ -245,13 +229,13 @@ class ClusterWorld:
             self._proved(previous)
         if found is not None and split.entry_of(found, split.canary_name(failed)):
             self._canary.end(previous, failed)
-        self.apply(previous)
+        self._give(previous)
         self._proved(previous)
 
     def start(self, release: Release) -> None:
         """Write the release again, proved: for a service that was deleted."""
         self.preflight(release, canary=None)
-        self.apply(release)
+        self._give(release)
         self._proved(release)
 
     def stop(self) -> None:

@@ -46,7 +46,8 @@ class StandardCanary:
                 f"a canary in Standard mode needs {NEEDS}: there is no HTTPRoute {self._target.name}",
                 hint="evctl promote, without --canary; or install them, or Knative",
             )
-        body = split.split_body(self._target, live, release, percent=0, replicas=split.replicas_of(live, percent))
+        pods = split.replicas_of(live, percent)
+        body = split.split_body(self._target, live, release, percent=0, replicas=pods, kept=split.kept(found))
         if not split.canaries(self._objects.dry_run(body)):
             raise RefusedError(
                 f"a canary in Standard mode needs {NEEDS}: the KServe here drops spec.canary, so it is older than 0.20",
@@ -54,32 +55,37 @@ class StandardCanary:
             )
 
     def begin(self, live: Release, release: Release, percent: int, base: Object | None) -> None:
-        """Write the canary without a request; its pods are as many as its share will need."""
-        self._write(live, release, 0, split.replicas_of(live, percent), base)
+        """Write the canary without a request; its pods are as many as its share will need, and come on top of the others."""
+        self._write(live, release, 0, split.replicas_of(live, percent), split.kept(base), base)
 
     def give(self, live: Release, release: Release, percent: int) -> None:
-        """Give a proved canary its share. ProofError when no route comes to it."""
-        found, entry = self._entry(release)
-        if spec.annotations_of(found).get(spec.REVISION) != str(live.revision):
-            raise RefusedError(
-                f"{release.model} is being given all requests, and no share of them",
-                hint=f"evctl promote {release.model} finishes that, evctl rollback takes it back",
-            )
-        replicas, has = split.replicas_of(live, percent), int(entry["predictor"].get("minReplicas") or 1)
+        """Give a proved canary its share. ProofError when no route comes to it.
+
+        Pods come before the requests that they are for, and go after them.
+        """
+        found, entry = self._beside(live, release)
+        share, has, had = int(entry.get("trafficPercent") or 0), spec.least(entry["predictor"]), split.kept(found)
+        replicas = split.replicas_of(live, percent)
+        kept = split.kept_beside(live, replicas)
         if replicas > has:
-            self._write(live, release, int(entry.get("trafficPercent") or 0), replicas, found)
+            self._write(live, release, share, replicas, had, found)
             self._prove(release)
-            found, entry = self._entry(release)
-        if int(entry.get("trafficPercent") or 0) != percent or replicas != has:
-            self._write(live, release, percent, replicas, found)
+            found, _ = self._beside(live, release)
+        most, more = max(replicas, has), max(kept, had)
+        if (share, had) != (percent, more):
+            self._write(live, release, percent, most, more, found)
         self._routed(release, percent)
+        if (most, more) != (replicas, kept):
+            self._write(live, release, percent, replicas, kept, self._beside(live, release)[0])
+            if most > replicas:
+                self._prove(release)
 
     def finish(self, release: Release) -> None:
         """Make the canary's release the stable one, proved, while the canary serves on; then end the canary."""
         found, entry = self._entry(release)
         if spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
-            percent, replicas = int(entry.get("trafficPercent") or 0), int(entry["predictor"].get("minReplicas") or 1)
-            self._write(release, release, percent, replicas, found)
+            percent, replicas = int(entry.get("trafficPercent") or 0), spec.least(entry["predictor"])
+            self._write(release, release, percent, replicas, _whole(release, found), found)
         self._prove(release)
         self.end(release, release)
 
@@ -91,8 +97,8 @@ class StandardCanary:
                 f"InferenceService {self._target.name} was changed by {spec.last_other(found or {})} meanwhile",
                 hint="evctl serving; evctl history",
             )
-        if split.entry_of(found, split.canary_name(release)) is not None:
-            self._write(stable, release, 0, 1, found)
+        if (entry := split.entry_of(found, split.canary_name(release))) is not None:
+            self._write(stable, release, 0, spec.least(entry["predictor"]), _whole(stable, found), found)
             self._unrouted(release)
         self._objects.write(spec.service_body(self._target, stable), steady(self._objects.read))
 
@@ -103,8 +109,20 @@ class StandardCanary:
         except NotAllowedError:
             time.sleep(BLIND_S)  # who may not see the route gives it the time that it takes
 
-    def _write(self, stable: Release, release: Release, percent: int, replicas: int, base: Object | None) -> None:
-        self._objects.write(split.split_body(self._target, stable, release, percent=percent, replicas=replicas), base)
+    def _write(
+        self, stable: Release, release: Release, percent: int, replicas: int, kept: int, base: Object | None
+    ) -> None:
+        body = split.split_body(self._target, stable, release, percent=percent, replicas=replicas, kept=kept)
+        self._objects.write(body, base)
+
+    def _beside(self, live: Release, release: Release) -> tuple[dict[str, Any], dict[str, Any]]:
+        found, entry = self._entry(release)
+        if spec.annotations_of(found).get(spec.REVISION) != str(live.revision):
+            raise RefusedError(
+                f"{release.model} is being given all requests, and no share of them",
+                hint=f"evctl promote {release.model} finishes that, evctl rollback takes it back",
+            )
+        return found, entry
 
     def _entry(self, release: Release) -> tuple[dict[str, Any], dict[str, Any]]:
         found = steady(self._objects.read)
@@ -135,3 +153,8 @@ class StandardCanary:
             except NotFoundError:
                 continue
         return found
+
+
+def _whole(stable: Release, found: Object | None) -> int:
+    """Return the pods for a stable release that is to get all requests: never fewer than there are."""
+    return max(spec.least(stable.spec["predictor"]), split.kept(found))

@@ -223,4 +223,5 @@ def _about(event: Object) -> str:
 def _is_written(body: Object, now: Object) -> bool:
     ours, theirs = spec.annotations_of(body), spec.annotations_of(now)
     same = all(ours.get(key) == theirs.get(key) for key in (spec.REVISION, spec.URI))
-    return same and spec.share(body) == spec.share(now) and split.told(body) == split.told(now)
+    pods = [spec.least(each["spec"]["predictor"]) for each in (body, now)]
+    return same and pods[0] == pods[1] and spec.share(body) == spec.share(now) and split.told(body) == split.told(now)

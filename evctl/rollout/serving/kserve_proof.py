@@ -22,10 +22,11 @@ from evctl.rollout.serving.kserve_spec import (
     changed_at,
     deletion,
     last_other,
+    least,
     pause,
     storage_uri,
 )
-from evctl.rollout.serving.kserve_split import as_service, backend, canaries, entry_of
+from evctl.rollout.serving.kserve_split import as_service, backend, entry_of, kept
 
 Object = Mapping[str, Any]
 STALE_S = 5.0
@@ -124,8 +125,9 @@ def _standard(wanted: Wanted, seen: Observed, service: Object) -> Verdict:
         return Verdict("failed", why)
     if failed := _failed(fresh, seen.unschedulable):
         return failed
-    # an autoscaler brings the Deployment to what the service asks for, a little later; beside a canary KServe asks for less
-    asked = 1 if canaries(service) else int(service["spec"]["predictor"].get("minReplicas") or 1)
+    # KServe, or an autoscaler, brings the Deployment to what the service asks for, a little later
+    entry = entry_of(service, wanted.canary) if wanted.canary else None
+    asked = least(entry["predictor"]) if entry else kept(service)
     replicas = max(int(deployment["spec"].get("replicas", 1)), asked)
     updated, available = int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0)
     ready = sum(is_ready(pod) for pod in fresh)

@@ -157,6 +157,18 @@ def service_body(target: ServiceTarget, release: Release, *, canary: int | None 
     }
 
 
+def least(predictor: Mapping[str, Any]) -> int:
+    """Return how many pods a predictor asks for at least."""
+    return int(predictor.get("minReplicas") or 1)
+
+
+def holding(body: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a service's body that asks for no fewer pods than the one before: what serves until the proof is of them."""
+    predictor, had = body["spec"]["predictor"], ((before or {}).get("spec") or {}).get("predictor") or {}
+    kept = {**predictor, "minReplicas": max(least(predictor), least(had))}
+    return {**body, "spec": {**body["spec"], "predictor": kept}}
+
+
 def annotations_of(document: Mapping[str, Any] | None) -> dict[str, str]:
     """Return an object's annotations."""
     return dict(((document or {}).get("metadata") or {}).get("annotations") or {})

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evctl.rollout.ledger import Release
-from evctl.rollout.serving.kserve_spec import MODE, REVISION, annotations_of, service_body
+from evctl.rollout.serving.kserve_spec import MODE, REVISION, annotations_of, least, service_body
 from evctl.rollout.target import ServiceTarget
 
 Object = Mapping[str, Any]
@@ -31,17 +31,29 @@ def backend(service: str, canary: str | None = None) -> str:
 
 def replicas_of(stable: Release, percent: int) -> int:
     """Return how many pods a canary needs for its share of what the stable release has."""
-    return max(1, math.ceil(int(stable.spec["predictor"].get("minReplicas", 1)) * percent / 100))
+    return max(1, math.ceil(least(stable.spec["predictor"]) * percent / 100))
+
+
+def kept_beside(stable: Release, replicas: int) -> int:
+    """Return how many pods a stable release needs beside a canary that has its share."""
+    return max(1, least(stable.spec["predictor"]) - replicas)
+
+
+def kept(service: Object | None) -> int:
+    """Return how many pods the stable predictor has: KServe takes those of its canaries from what it asks for."""
+    beside = sum(least(each.get("predictor") or {}) for each in canaries(service))
+    return max(1, least(((service or {}).get("spec") or {}).get("predictor") or {}) - beside)
 
 
 def split_body(
-    target: ServiceTarget, stable: Release, canary: Release, *, percent: int, replicas: int
+    target: ServiceTarget, stable: Release, canary: Release, *, percent: int, replicas: int, kept: int
 ) -> dict[str, Any]:
-    """Return the InferenceService of a stable release with a canary beside it, as it is applied.
+    """Return the InferenceService of a stable release, with `kept` pods, and a canary beside it, as it is applied.
 
     The canary's provenance stands with its predictor: an annotation of the service would restart the stable pods.
     """
     body = service_body(target, stable)
+    body["spec"]["predictor"]["minReplicas"] = kept + replicas
     notes = {key: value for key, value in canary.spec["annotations"].items() if key != MODE}
     predictor = {
         **canary.spec["predictor"],
@@ -76,13 +88,14 @@ def as_service(entry: Object) -> dict[str, Any]:
     return {"metadata": {"annotations": predictor.get("annotations") or {}}, "spec": {"predictor": predictor}}
 
 
-def told(service: Object | None) -> list[tuple[str, str, int]]:
-    """Return (name, revision, percent) of each canary: what of them is somebody's will."""
+def told(service: Object | None) -> list[tuple[str, str, int, int]]:
+    """Return (name, revision, percent, pods) of each canary: what of them is somebody's will."""
     return [
         (
             str((each.get("predictor") or {}).get("name")),
             str(((each.get("predictor") or {}).get("annotations") or {}).get(REVISION)),
             int(each.get("trafficPercent") or 0),
+            least(each.get("predictor") or {}),
         )
         for each in canaries(service)
     ]
