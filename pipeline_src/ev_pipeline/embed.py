@@ -1,7 +1,8 @@
 """Our source carried inside the pipeline, for pods of a stock Python image.
 
-Each step carries only the modules its body reaches, so the archive stays small and a change of one step's code does not
-cost the others their cached results. kfp's own archive holds timestamps (kubeflow-facts 21); this one is normalised.
+Each step carries only the modules its body reaches, without docstrings and comments, so the archive stays small and a
+change of one step's code does not cost the others their cached results. kfp's own archive holds timestamps
+(kubeflow-facts 21); this one is normalised.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+from ev_pipeline.bare import bare
 
 OURS = ("ev_ml", "ev_serving", "evctl")
 STAYS = frozenset({"evctl.rollout.serving.local"})
@@ -51,7 +54,7 @@ def pins() -> list[str]:
 
 def with_source(component: Any, body: FunctionType | Callable[..., Any]) -> Any:
     """Put a body's archive into a component that was made with some `embedded_artifact_path`; returns the component."""
-    content = base64.b64encode(archive(modules_of(textwrap.dedent(inspect.getsource(body))))).decode()
+    content = base64.b64encode(archive(carried(textwrap.dedent(inspect.getsource(body))))).decode()
     command = component.component_spec.implementation.container.command
     command[-1], replaced = _ARCHIVE.subn(f"__KFP_EMBEDDED_ARCHIVE_B64 = '{content}'", command[-1])
     if replaced != 1:
@@ -80,6 +83,16 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return content
 
 
+def carried(source: str) -> dict[str, bytes]:
+    """Return the modules that a piece of source imports as they go into its archive: bare, but for those handed on.
+
+    What a step hands on is to be the same content there as from an installed evctl.
+    """
+    found = modules_of(source)
+    whole = {_key(name) for content in found.values() for name in _handed_on(ast.parse(content))}
+    return {key: content if key in whole else bare(content) for key, content in found.items()}
+
+
 def modules_of(source: str) -> dict[str, bytes]:
     """Return our modules that a piece of source imports, directly or not, as path in the archive -> content."""
     found: dict[str, bytes] = {}
@@ -88,7 +101,7 @@ def modules_of(source: str) -> dict[str, bytes]:
     while waiting:
         name, deep = waiting.pop()
         file = _file(name)
-        key = name.replace(".", "/") + ("/__init__.py" if file and file.name == "__init__.py" else ".py")
+        key = _key(name)
         if file is None or name in STAYS or (key, True) in seen or (key, deep) in seen:
             continue
         seen.add((key, deep))
@@ -110,12 +123,23 @@ def _imports(tree: ast.Module, package: str, *, deep: bool) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "CARRIES":
-            # modules that one hands on as files without importing them
-            names = list(ast.literal_eval(node.value))
         else:
             continue
         yield from (name for name in names if name.split(".")[0] in OURS)
+    yield from _handed_on(tree)
+
+
+def _handed_on(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules that one hands on as files without importing them."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "CARRIES":
+            yield from ast.literal_eval(node.value)
+
+
+def _key(name: str) -> str:
+    """Return a module's path in an archive."""
+    file = _file(name)
+    return name.replace(".", "/") + ("/__init__.py" if file and file.name == "__init__.py" else ".py")
 
 
 def _nodes(tree: ast.AST, deep: bool) -> Iterator[ast.AST]:

@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 
 from ev_pipeline import components, embed
+from ev_pipeline.bare import bare
 from ev_pipeline.settings import TASKS
 from evctl.compiler import CompiledPipeline, compile_profile
 from evctl.profile_files import load_profile
+from evctl.rollout.serving import kserve_embedded
 
 COMES_WITH = {
     "urllib3": "kubernetes",
@@ -72,7 +74,9 @@ def test_a_step_carries_its_modules_as_they_are_installed_and_fits(dev: Compiled
     for name, content in files.items():
         assert not name.endswith(".pyc")
         module = importlib.import_module(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-        assert Path(str(module.__file__)).read_bytes() == content
+        installed = Path(str(module.__file__)).read_bytes()
+        handed_on = task == "deploy_model_kserve" and module.__name__ in kserve_embedded.CARRIES
+        assert content == (installed if handed_on else bare(installed))
     # one argument of a program may have 128 KiB
     assert len(program(dev, task).encode()) < 128 * 1024
 
