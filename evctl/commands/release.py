@@ -135,6 +135,11 @@ def outcome_lines(done: Outcome) -> list[str]:
             f"  next: evctl promote {done.model}   or: evctl rollback",
         ]
     before = f", before: {done.previous}" if done.previous else ""
+    if done.begun_by:
+        return [
+            f"finished: {done.model} is live (revision {done.revision}{before}), begun by {done.begun_by}, "
+            f"proved in {done.duration_s:.1f} s"
+        ]
     return [f"live: {done.model} (revision {done.revision}{before}), proved in {done.duration_s:.1f} s"]
 
 

@@ -34,6 +34,8 @@ class Outcome:
     verified: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
     notes: tuple[str, ...] = ()
+    begun_by: str | None = None
+    """Who began what was finished here: a promoter that died over it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable document of `promote` and `rollback`."""
@@ -92,16 +94,17 @@ def promote(
         policy.check_versions(manifest, versions())
     with locked(world, by) as held:
         store = held.store
-        notes = recover(target, world, store, tell)
+        left = recover(target, world, store, tell)
+        notes = (left.told,) if left else ()
         ledger, _ = store.read()
         live, serving = ledger.live, world.read()
         if running := ledger.pending:
             done = go_on(world, held, running, manifest["digest"], canary=canary, tell=tell)
             return _outcome(done, live, start, notes)
         if live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving":
-            return Outcome(
-                False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
-            )
+            if left and left.finished:
+                return replace(_outcome(live, left.before, start, notes), begun_by=left.release.by)
+            return _unchanged(live, start, notes)
         note = policy.check_champion(manifest["metrics"], live, max_drop=target.max_recall_drop, override=override)
         release = _release(world, manifest, model_uri, run_id=run_id, by=by, reason=note or "")
         done = _roll(target, world, held, release, canary=canary, tell=tell)
@@ -133,7 +136,8 @@ def rollback(
     start = time.monotonic()
     with locked(world, by) as held:
         store = held.store
-        notes = recover(target, world, store, tell)
+        left = recover(target, world, store, tell)
+        notes = (left.told,) if left else ()
         ledger, _ = store.read()
         live = ledger.live
         if live and to is None and (running := ledger.pending):
@@ -144,9 +148,7 @@ def rollback(
         stray = ledger.stray(world.read().digest) if to is None else None
         wanted = live if live and stray else _rollback_to(ledger, to)
         if live and to is not None and live.revision == to and world.read().state == "serving":
-            return Outcome(
-                False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes
-            )
+            return _unchanged(live, start, notes)
         release = Release(
             revision=0, model=wanted.model, uri=wanted.uri, digest=wanted.digest, run_id=wanted.run_id,
             status="pending", at=_now(), by=by, reason=f"rollback to revision {wanted.revision}", spec=wanted.spec,
@@ -234,6 +236,10 @@ def _release(
 def _outcome(done: Release, before: Release | None, start: float, notes: tuple[str, ...]) -> Outcome:
     previous = before.model if before else None
     return Outcome(True, done.revision, done.model, previous, _verified(done), time.monotonic() - start, notes)
+
+
+def _unchanged(live: Release, start: float, notes: tuple[str, ...]) -> Outcome:
+    return Outcome(False, live.revision, live.model, live.model, _verified(live), time.monotonic() - start, notes)
 
 
 def _verified(release: Release) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from evctl.errors import ConflictError, EvctlError, FailedError, RefusedError
@@ -53,12 +53,23 @@ def restored(world: ServingWorld, failed: Release, before: Release | None) -> tu
     return f"{before.model} serves again, proved" if before else "nothing served before", True
 
 
-def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell: Tell) -> tuple[str, ...]:
-    """Finish or undo the release of a promoter that died. Returns what was done, in words."""
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of a release whose promoter died."""
+
+    release: Release
+    before: Release | None
+    """What was live then."""
+    finished: bool
+    told: str
+
+
+def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell: Tell) -> Recovered | None:
+    """Finish or undo the release of a promoter that died. Returns what was done; None where there was nothing to do."""
     ledger, _ = store.read()
-    left = ledger.pending
+    left, before = ledger.pending, ledger.live
     if left is None or left.canary is not None:
-        return ()
+        return None
     serving = world.read()
     under_way = serving.state == "serving" or bool(serving.extra.get("rolling"))
     if under_way and serving.digest == left.digest and left.asked is None:
@@ -67,19 +78,23 @@ def recover(target: ServiceTarget, world: ServingWorld, store: LedgerStore, tell
                 tell(line)
             world.commit(left)
             end(store, left, "live")
-            note = f"revision {left.revision} ({left.model}) was left half-way by {left.by}: finished"
+            done = Recovered(left, before, True, f"{_half_way(left)}: finished")
         except FailedError as error:
-            note = _undone(world, store, left, ledger.live, error.message)
+            done = _undone(world, store, left, before, error.message)
     else:
-        note = _undone(world, store, left, ledger.live, "its promoter died")
-    tell(note)
-    return (note,)
+        done = _undone(world, store, left, before, "its promoter died")
+    tell(done.told)
+    return done
 
 
-def _undone(world: ServingWorld, store: LedgerStore, left: Release, live: Release | None, why: str) -> str:
+def _undone(world: ServingWorld, store: LedgerStore, left: Release, live: Release | None, why: str) -> Recovered:
     world.undo(left, live)
     end(store, left, "failed", why)
-    return f"revision {left.revision} ({left.model}) was left half-way by {left.by}: undone, {why}"
+    return Recovered(left, live, False, f"{_half_way(left)}: undone, {why}")
+
+
+def _half_way(left: Release) -> str:
+    return f"revision {left.revision} ({left.model}) was left half-way by {left.by}"
 
 
 def running_canary(store: LedgerStore, begun: Release, percent: int) -> Release:

@@ -66,7 +66,8 @@ def test_what_a_killed_promoter_began_is_finished_by_the_next_command(serving: S
     until(lambda: serving.server.active == serving.models["b"].uri)
     time.sleep(2.2)  # the dead one's lease ends
     done = serving.promote("b")
-    assert done.changed is False, "what it began is live"
+    assert (done.changed, done.revision, done.previous) == (True, 2, serving.models["a"].version)
+    assert done.begun_by == "boris"
     assert any("was left half-way by boris: finished" in note for note in done.notes)
     assert serving.statuses() == ["superseded", "live"]
 

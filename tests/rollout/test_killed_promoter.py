@@ -94,7 +94,8 @@ def test_the_next_promotion_finishes_or_undoes_it_and_no_request_fails(
     ended = "finished" if stage in FINISHED else "undone, its promoter died"
     assert half + ended in told
     assert done.notes == (half + ended,)
-    assert done.changed is (stage not in FINISHED)
+    assert (done.changed, done.previous) == (True, models["a"].version)
+    assert (done.revision, done.begun_by) == ((2, "anna") if stage in FINISHED else (3, None))
     assert world.read().digest == models["b"].digest
     statuses = [r.status for r in world.ledger().read()[0].releases]
     assert statuses == (["superseded", "live"] if stage in FINISHED else ["superseded", "failed", "live"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evctl.commands.release import outcome_lines
 from evctl.errors import ConflictError, FailedError, NotFoundError, RefusedError, UnavailableError
 from evctl.rollout.files import FileLease
 from evctl.rollout.promotion import promote, rollback
@@ -128,7 +129,14 @@ def test_what_a_dead_promoter_left_is_finished_or_undone_by_the_next(
     ended = "finished" if step == "after commit" else "undone"
     assert any(line.startswith(half) and ended in line for line in told)
     assert memory.serves == models["b"].digest
-    assert done.changed is (step != "after commit")
+    assert (done.changed, done.previous) == (True, models["a"].version)
+    assert (done.revision, done.begun_by) == ((2, "anna") if step == "after commit" else (3, None))
+    if step == "after commit":
+        assert outcome_lines(done)[0].startswith(
+            f"finished: {models['b'].version} is live (revision 2, before: {models['a'].version}), begun by anna, "
+        )
+    again = promote(target, memory, models["b"].uri, by="me")
+    assert (again.changed, again.begun_by) == (False, None)
 
 
 def test_two_writers_of_the_ledger_one_is_told(memory: MemoryWorld) -> None:
