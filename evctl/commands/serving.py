@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -69,7 +70,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if canary := document["canary"]:
         lines.append(f"  canary: {canary['model']} gets {canary['percent']} % (revision {canary['revision']})")
     if state == "serving":
-        lines.append(f"  {document['url']}/v2/models/{document['service']}/infer")
+        lines.append(f"  {_address(document['url'], document['service'])}")
     if STRAY in document["detail"]:
         return [*lines, "  next: evctl rollback"]
     if state == "serving":
@@ -80,3 +81,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
             "  next: evctl history; if nobody promotes any more: evctl promote, which finishes it or undoes it",
         ]
     return [*lines, "  next: evctl serving start" if document["model"] else "  next: evctl promote"]
+
+
+def _address(url: str | None, service: str) -> str:
+    if not url:
+        return "it tells no address; evctl predict FILE asks it through the Kubernetes API"
+    inner = ".svc." in f"{urlsplit(url).hostname or ''}."
+    return f"{url}/v2/models/{service}/infer" + ("   in the cluster; from here: evctl predict FILE" if inner else "")

@@ -127,6 +127,14 @@ def test_the_models_own_refusal_is_its_answer(serve: Callable[..., str]) -> None
     assert asked(made, service(serve(400, '{"error": "NaN"}'))) == (400, {"error": "NaN"})
 
 
+def test_telemetry_is_sent_to_no_domain_that_nobody_set() -> None:
+    """As KServe's settings have it until then: a name under example.com, which is somebody else's server."""
+    made = api(ev_predictor__80=(200, ANSWER))
+    found = service("http://ev-ns.example.com")
+    assert kserve_ways.addresses(found, outer=True) == []
+    assert asked(made, found) == (200, ANSWER)
+
+
 def test_where_no_way_leads_to_a_model_each_is_told(serve: Callable[..., str]) -> None:
     url = serve(404, "default backend - 404")
     status = {"kind": "Status", "message": "no endpoints available for service"}

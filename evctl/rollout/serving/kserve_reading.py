@@ -50,5 +50,4 @@ def at_work(service: Object, wanted: Wanted, seen: Observed) -> Serving:
 
 
 def _url(service: Object) -> str | None:
-    found = (service.get("status") or {}).get("url")
-    return str(found) if found else None
+    return next(iter(spec.addresses(service)), None)

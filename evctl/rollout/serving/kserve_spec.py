@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from evctl.errors import RefusedError
 from evctl.rollout.ledger import Release
@@ -27,6 +28,8 @@ STOCK_SKLEARN = "1.5"
 """What `kserve-sklearnserver` of KServe 0.18 to 0.21 carries."""
 SCHEMES = ("s3", "gs", "https", "http", "pvc", "oci", "hf")
 CONTAINER_PORT = 8080
+EXAMPLES = (".example.com", ".example.org", ".example.net", ".example")
+"""Domains that are nobody's (RFC 2606)."""
 
 
 def isvc_path(namespace: str, name: str = "") -> str:
@@ -172,6 +175,21 @@ def holding(body: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[s
 def annotations_of(document: Mapping[str, Any] | None) -> dict[str, str]:
     """Return an object's annotations."""
     return dict(((document or {}).get("metadata") or {}).get("annotations") or {})
+
+
+def addresses(service: Mapping[str, Any]) -> list[str]:
+    """Return the addresses that a service answers at, the outer one first, of those that KServe tells.
+
+    Its outer one is under example.com until somebody sets an ingress's domain: nothing of ours answers there.
+    """
+    status = service.get("status") or {}
+    told = [str(url) for url in (status.get("url"), (status.get("address") or {}).get("url")) if url]
+    return list(dict.fromkeys(url for url in told if not _is_example(url)))
+
+
+def _is_example(url: str) -> bool:
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return f".{host}".endswith(EXAMPLES)
 
 
 def storage_uri(service: Mapping[str, Any]) -> str | None:

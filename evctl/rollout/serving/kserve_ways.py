@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 def addresses(service: Object, *, outer: bool = False) -> list[Send]:
     """Return the senders to a service's own address if that may be reached from here, and to its outer one."""
-    status = service.get("status") or {}
+    inner = ((service.get("status") or {}).get("address") or {}).get("url")
     # an outer name need not be known, or routed, from here: to find that out may take seconds
-    urls = ((status.get("address") or {}).get("url"), status.get("url") if outer else None)
-    return [direct(str(url)) for url in dict.fromkeys(urls) if reachable(url)]
+    told = sorted(spec.addresses(service), key=lambda url: url != inner)
+    return [direct(url) for url in told if reachable(url) and (outer or url == inner)]
 
 
 def through_service(api: KubeApi, target: ServiceTarget, backend: str) -> list[Send]:
@@ -81,7 +81,7 @@ def ask(
         else:
             yield from through_service(api, target, split.backend(target.name))
 
-    url = (service.get("status") or {}).get("url")
+    url = next(iter(spec.addresses(service)), None)
     nowhere = f"{target.name} has no pod that is ready (it may be idle), and its address {url} cannot be reached here"
     return _first(senders(), use, nowhere=nowhere)
 
