@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ import typer
 from evctl.commands import release, resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.output import emit, say
-from evctl.rollout import promotion
+from evctl.rollout import policy, promotion
 
 STRAY = "failed and could not be taken back"
 
@@ -59,6 +60,7 @@ def serving(
         "canary": {key: getattr(canary, key) for key in ("model", "revision")} | {"percent": canary.canary}
         if canary
         else None,
+        "stray": [asdict(each) for each in policy.strays(now, ledger)],
     }
     emit(document, output, _lines, dict, name=now.state, quiet=quiet)
     return 0 if now.state == "serving" or action is Action.stop else 9
@@ -69,6 +71,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
     lines = [f"{document['service']}: {state}, {model}" + (f" ({document['detail']})" if document["detail"] else "")]
     if canary := document["canary"]:
         lines.append(f"  canary: {canary['model']} gets {canary['percent']} % (revision {canary['revision']})")
+    for each in document["stray"]:
+        lines.append(f"  stray: {each['name']} gets {each['percent']} %, which no release here was given")
     if state == "serving":
         lines.append(f"  {_address(document['url'], document['service'])}")
     if STRAY in document["detail"]:

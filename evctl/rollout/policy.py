@@ -1,4 +1,4 @@
-"""May this model be promoted? Pure: facts in, a refusal out."""
+"""May this model be promoted, and is what serves what was promoted? Pure: facts in, an answer out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evctl.errors import RefusedError
-from evctl.rollout.ledger import Release
+from evctl.rollout.ledger import Ledger, Release
+from evctl.rollout.serving.base import Serving, Share
 
 
 def check_run(run_id: str, *, finished: bool, registered: bool, gate: str, reasons: tuple[str, ...] = ()) -> None:
@@ -45,3 +46,13 @@ def check_champion(
     if override is None:
         raise RefusedError(told, hint='--override-champion "why" promotes it all the same, and is recorded')
     return f"champion overridden: {override} ({told})"
+
+
+def strays(serving: Serving, ledger: Ledger) -> tuple[Share, ...]:
+    """Return the parts of the requests that no release of the ledger was given: somebody set them by hand."""
+    begun = ledger.pending
+
+    def known(share: Share) -> bool:
+        return begun is not None and share.revision == str(begun.revision) and begun.canary in (None, share.percent)
+
+    return tuple(each for each in serving.shares if not known(each))

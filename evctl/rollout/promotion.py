@@ -101,7 +101,8 @@ def promote(
         if running := ledger.pending:
             done = go_on(world, held, running, manifest["digest"], canary=canary, tell=tell)
             return _outcome(done, live, start, notes)
-        if live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving":
+        same = live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving"
+        if live and same and not policy.strays(serving, ledger):
             if left and left.finished:
                 return replace(_outcome(live, left.before, start, notes), begun_by=left.release.by)
             return _unchanged(live, start, notes)

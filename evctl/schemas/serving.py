@@ -98,6 +98,14 @@ class Canary(Document):
     percent: int
 
 
+class Stray(Fixed):
+    """A part of the requests that was set by hand, and that no release was given."""
+
+    name: str
+    revision: str
+    percent: int
+
+
 class Serving(Document):
     """`serving`: what serves now."""
 
@@ -109,6 +117,7 @@ class Serving(Document):
     url: str | None
     detail: str
     canary: Canary | None
+    stray: list[Stray]
 
 
 class ServedModel(Fixed):

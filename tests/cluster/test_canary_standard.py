@@ -13,6 +13,7 @@ from evctl.kube import KubeApi
 from evctl.rollout.ledger import Release
 from evctl.rollout.promotion import Outcome, promote, rollback
 from evctl.rollout.serving import kserve_checks
+from evctl.rollout.serving.base import Share
 from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.answering import ModelServer
 from tests.cluster.playing import CRASHES
@@ -245,6 +246,25 @@ def test_a_canary_that_somebody_took_away_is_told_and_rolled_back(standard: Stan
     with pytest.raises(FailedError, match="its canary was taken away meanwhile"):
         standard.promote("b", canary=20)
     assert standard.stage.statuses() == ["live", "failed"]
+
+
+def test_a_canary_that_somebody_set_by_hand_is_shown_and_makes_no_promotion_unchanged(standard: Standard) -> None:
+    theirs = {
+        "trafficPercent": 20,
+        "predictor": {"name": "theirs", "minReplicas": 1, "model": {"storageUri": "s3://x/"}},
+    }
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{standard.stage.target.namespace}/inferenceservices"
+    path = f"{base}/{standard.stage.target.name}"
+    standard.stage.api().patch(path, {"spec": {"canary": [theirs]}}, fieldManager="bob")
+    assert standard.world().read().shares == (Share("theirs", "", 20),)
+    for model in "ab":
+        with pytest.raises(ConflictError, match=r"divides its requests by theirs, set by bob at ") as told:
+            standard.promote(model)
+        assert told.value.exit_code == 6
+        assert '"path": "/spec/canary"' in str(told.value.hint)
+    assert standard.stage.statuses() == ["live"]
+    standard.stage.api().patch(path, {"spec": {"canary": None}}, fieldManager="bob")
+    until(lambda: standard.promote("a").changed is False)
 
 
 def test_a_promoter_that_died_over_a_canary_leaves_nothing_behind(

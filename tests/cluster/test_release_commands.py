@@ -89,3 +89,17 @@ def test_predict_asks_the_model_on_the_cluster_that_the_profile_names(
     assert answer["model"]["version"] == stage.models["a"].version
     assert answer["sessions"][0]["class"] in answer["sessions"][0]["probabilities"]
     assert ask("predict", str(SESSION.parent / "nothing.csv"), code=3)["error"]["code"] == "not_found"
+
+
+def test_a_share_of_the_requests_that_somebody_set_by_hand_is_shown(stage: Stage, ask: Callable[..., Any]) -> None:
+    stage.plays("a", CREATE)
+    stage.start()
+    ask("promote", stage.models["a"].version, "--yes")
+    assert ask("serving")["stray"] == []
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices"
+    patch = {"spec": {"predictor": {"canaryTrafficPercent": 20}}}
+    stage.api().patch(f"{base}/{stage.target.name}", patch, fieldManager="bob")
+    assert ask("serving")["stray"] == [{"name": "canaryTrafficPercent", "revision": "1", "percent": 20}]
+    told = ask("promote", stage.models["a"].version, "--yes", code=6)["error"]
+    assert "divides its requests by canaryTrafficPercent, set by bob at " in told["message"]
+    assert "/spec/predictor/canaryTrafficPercent" in told["hint"]

@@ -8,6 +8,7 @@ import pytest
 
 from evctl.commands.serving import _lines
 from evctl.rollout.serving import kserve_reading as reading
+from evctl.rollout.serving.base import Share
 from evctl.rollout.serving.kserve_proof import Observed
 
 INNER, OUTER, EXAMPLE = "http://ev.ns.svc.cluster.local", "https://ev.cars.test", "http://ev-ns.example.com"
@@ -63,4 +64,15 @@ def test_a_service_that_is_stopped_or_was_changed_by_hand_is_told_without_a_look
 )
 def test_where_an_address_can_be_used_from_stands_beside_it(url: str | None, line: str) -> None:
     document: Object = {"service": "ev", "state": "serving", "model": "v2", "detail": "", "canary": None, "url": url}
-    assert _lines(document)[-1] == line
+    assert _lines({**document, "stray": []})[-1] == line
+
+
+def test_parts_of_the_requests_that_are_set_apart_are_read_in_both_modes_whoever_wrote_them() -> None:
+    found = service()
+    assert reading.shares(found) == ()
+    found["spec"]["predictor"]["canaryTrafficPercent"] = 20
+    assert reading.shares(found) == (Share("canaryTrafficPercent", "2", 20),)
+    theirs = {"trafficPercent": 30, "predictor": {"name": "theirs"}}
+    ours = {"trafficPercent": 10, "predictor": {"name": "r3", "annotations": {"evctl/revision": "3"}}}
+    found = service(spec={"predictor": {}, "canary": [theirs, ours]})
+    assert reading.shares(found) == (Share("theirs", "", 30), Share("r3", "3", 10))

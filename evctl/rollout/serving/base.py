@@ -15,6 +15,15 @@ class ProofError(FailedError):
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the requests that is set apart. `revision`: the release's that gets it, as far as that is known."""
+
+    name: str
+    revision: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """What serves now. `state`: absent, stopped, starting, serving, failing."""
 
@@ -25,6 +34,8 @@ class Serving:
     url: str | None = None
     detail: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[Share, ...] = ()
+    """The parts of the requests that its spec sets apart, whoever wrote them."""
 
 
 class ServingWorld(Protocol):

@@ -121,7 +121,8 @@ class ClusterWorld:
         if canary is not None and mode == "Standard":
             self._canary.preflight(found or {}, self._live(), release, canary)
         else:
-            self._objects.dry_run(spec.service_body(target, release, canary=canary))
+            taken = self._objects.dry_run(spec.service_body(target, release, canary=canary))
+            checks.undivided(target, taken, canary)
         return warnings
 
     def apply(self, release: Release, *, canary: int | None = None) -> None:

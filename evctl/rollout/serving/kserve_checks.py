@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from evctl.errors import ConflictError, EvctlError, NotAllowedError, NotFoundError, RefusedError
 from evctl.kube import KubeApi
 from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving import kserve_split as split
 from evctl.rollout.target import ServiceTarget
 
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -150,6 +151,19 @@ def canary(percent: int | None, *, first: bool) -> None:
     """Raise RefusedError for a canary without a release beside it."""
     if percent is not None and first:
         raise RefusedError("the first release gets all requests: there is nothing to split with", hint="evctl promote")
+
+
+def undivided(target: ServiceTarget, taken: Mapping[str, Any], percent: int | None) -> None:
+    """Raise ConflictError when a change, as the server would take it, leaves requests with what somebody set by hand."""
+    names = [name for name, *_ in split.told(taken)]
+    path = "/spec/canary" if names else f"/spec/predictor/{spec.SHARE}"
+    if names or spec.share(taken) != (100 if percent is None else percent):
+        patch = f'[{{"op": "remove", "path": "{path}"}}]'
+        raise ConflictError(
+            f"InferenceService {target.name} divides its requests by {', '.join(names) or spec.SHARE}, set by "
+            f"{spec.last_other(taken)}: a release would not get what it is promoted to",
+            hint=f"kubectl patch -n {target.namespace} isvc {target.name} --type=json -p '{patch}'",
+        )
 
 
 def replicas(target: ServiceTarget, mode: str) -> None:

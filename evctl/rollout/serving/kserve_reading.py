@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evctl.rollout.serving import kserve_spec as spec
-from evctl.rollout.serving.base import Serving
+from evctl.rollout.serving import kserve_split as split
+from evctl.rollout.serving.base import Serving, Share
 from evctl.rollout.serving.kserve_proof import Observed, Wanted, judge, serves
 
 Object = Mapping[str, Any]
@@ -46,7 +47,16 @@ def at_work(service: Object, wanted: Wanted, seen: Observed) -> Serving:
             "percent": wanted.percent,
             "rolling": verdict.state == "waiting",
         },
+        shares=shares(service),
     )
+
+
+def shares(service: Object) -> tuple[Share, ...]:
+    """Return what parts of its requests a service sets apart: Standard mode's canaries, and Knative's share."""
+    found = [Share(name, revision, percent) for name, revision, percent, _ in split.told(service)]
+    if (percent := spec.share(service)) != 100:
+        found.append(Share(spec.SHARE, spec.annotations_of(service).get(spec.REVISION, ""), percent))
+    return tuple(found)
 
 
 def _url(service: Object) -> str | None:

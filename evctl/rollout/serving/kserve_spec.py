@@ -20,6 +20,7 @@ MANAGER = "evctl"
 MANAGED = {"app.kubernetes.io/managed-by": MANAGER}
 PREFIX = "evctl/"
 REVISION, DIGEST, MODEL, URI = (PREFIX + key for key in ("revision", "digest", "model", "uri"))
+SHARE = "canaryTrafficPercent"
 MODE = "serving.kserve.io/deploymentMode"
 STOP = "serving.kserve.io/stop"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
@@ -146,7 +147,7 @@ def service_body(target: ServiceTarget, release: Release, *, canary: int | None 
     annotations = {**spec["annotations"], REVISION: str(release.revision)}
     wanted = dict(spec["predictor"])
     if canary is not None:
-        wanted["canaryTrafficPercent"] = canary
+        wanted[SHARE] = canary
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -267,7 +268,7 @@ def intent(document: Mapping[str, Any]) -> Any:
 
 def share(service: Mapping[str, Any]) -> int:
     """Return the percent of requests that the service's newest revision is to get."""
-    percent = ((service.get("spec") or {}).get("predictor") or {}).get("canaryTrafficPercent")
+    percent = ((service.get("spec") or {}).get("predictor") or {}).get(SHARE)
     return 100 if percent is None else int(percent)
 
 

@@ -93,7 +93,7 @@ def told(service: Object | None) -> list[tuple[str, str, int, int]]:
     return [
         (
             str((each.get("predictor") or {}).get("name")),
-            str(((each.get("predictor") or {}).get("annotations") or {}).get(REVISION)),
+            str(((each.get("predictor") or {}).get("annotations") or {}).get(REVISION, "")),
             int(each.get("trafficPercent") or 0),
             least(each.get("predictor") or {}),
         )
