@@ -71,6 +71,8 @@ def test_a_canary_has_the_pods_that_its_share_needs_and_never_none(percent: int,
         ([route(STABLE, CANARY, generation=3, seen=2)], 10, "has not seen the change"),
         ([route(STABLE, CANARY, status="False", reason="NoMatchingParent")], 10, "refuses HTTPRoute ev: NoMatching"),
         ([{**route(STABLE, CANARY), "status": {}}], 10, "no gateway has taken HTTPRoute ev up"),
+        ([{**route(STABLE, CANARY), "status": {"parents": [{}]}}], 10, "has not accepted HTTPRoute ev yet"),
+        ([route(STABLE, CANARY, type="ResolvedRefs")], 10, "has not accepted HTTPRoute ev yet"),
         ([{**route({"name": "ev-predictor"}), "status": {}}], 0, None),
     ],
 )

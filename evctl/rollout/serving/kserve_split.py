@@ -126,9 +126,10 @@ def _not_taken(route: Object) -> Iterator[str]:
     if not parents:
         yield f"no gateway has taken HTTPRoute {name} up"
     for parent in parents:
-        for each in parent.get("conditions") or ():
-            if each.get("type") not in ("Accepted", "ResolvedRefs"):
-                continue
+        told = [each for each in parent.get("conditions") or () if each.get("type") in ("Accepted", "ResolvedRefs")]
+        if "Accepted" not in [each["type"] for each in told]:
+            yield f"the gateway has not accepted HTTPRoute {name} yet"
+        for each in told:
             if int(each.get("observedGeneration") or generation) < generation:
                 yield f"the gateway has not seen the change of HTTPRoute {name} yet"
             elif each.get("status") != "True":
