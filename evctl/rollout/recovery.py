@@ -125,6 +125,7 @@ def go_on(
         )
     store = held.store
     before = store.read()[0].live
+    world.may_change(canary=canary)
     tell(f"revision {running.revision}: {running.model} from {running.canary} % to {canary or 100} %")
     try:
         held.check()
@@ -171,6 +172,7 @@ def _why(error: BaseException) -> str:
 
 def take_back(world: ServingWorld, store: LedgerStore, running: Release, live: Release, tell: Tell) -> None:
     """End a canary: the live release gets all requests again, proved."""
+    world.may_change(canary=None)
     tell(f"taking back the canary of {running.model}")
     world.undo(running, live)
     end(store, running, "rolled_back", f"canary of {running.canary} % taken back")

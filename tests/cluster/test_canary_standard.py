@@ -21,6 +21,8 @@ from tests.cluster.stage import Stage
 from tests.cluster.standard import StandardPlayer
 from tests.cluster.waiting import until
 
+LACKING = ("inferenceservices", "patch")
+
 
 @dataclass
 class Standard:
@@ -376,3 +378,23 @@ def test_the_right_to_see_routes_is_asked_for_a_canary_alone(
     with pytest.raises(NotAllowedError, match=r"get httproutes\.gateway\.networking\.k8s\.io"):
         promote(standard.stage.target, world, standard.uri("b"), by="anna", canary=10)
     assert promote(standard.stage.target, world, standard.uri("b"), by="anna").changed
+
+
+def test_a_canary_is_taken_back_by_nobody_who_may_not_and_of_no_service_that_a_repository_keeps(
+    standard: Standard, operator: Callable[[list[dict[str, list[str]]]], object]
+) -> None:
+    standard.promote("b", canary=10)
+    rules = [
+        {"apiGroups": [group], "resources": [name], "verbs": [each for each in verbs if (name, each) != LACKING]}
+        for group, name, verbs in kserve_checks.RIGHTS
+    ]
+    world = standard.stage.world(operator(rules), min_replicas=3)  # type: ignore[arg-type]
+    with pytest.raises(NotAllowedError, match=r"missing rights .*: patch inferenceservices\.serving\.kserve\.io$"):
+        rollback(standard.stage.target, world, by="anna")
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{standard.stage.target.namespace}/inferenceservices"
+    path = f"{base}/{standard.stage.target.name}"
+    standard.stage.api().patch(path, {"metadata": {"labels": {"argocd.argoproj.io/instance": "ml"}}})
+    with pytest.raises(RefusedError, match="is kept by Argo CD"):
+        rollback(standard.stage.target, standard.world(), by="anna")
+    assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
+    assert standard.stage.statuses() == ["live", "pending"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evctl.errors import EvctlError
 from evctl.rollout.files import FileLease, FileLedger
 from evctl.rollout.ledger import Release
 from evctl.rollout.serving.base import ProofError, Serving
@@ -29,6 +30,7 @@ class MemoryWorld:
         self.most, self.share = 100, 0
         self.gone: set[str] = set()
         self.interrupted: type[BaseException] | None = None
+        self.forbidden: EvctlError | None = None
 
     def _step(self, name: str) -> None:
         if self.die_at == name:
@@ -51,6 +53,10 @@ class MemoryWorld:
 
     def preflight(self, release: Release, *, canary: int | None) -> Sequence[str]:
         return ()
+
+    def may_change(self, *, canary: int | None) -> None:
+        if self.forbidden:
+            raise self.forbidden
 
     def apply(self, release: Release, *, canary: int | None = None) -> None:
         self._step("apply")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evctl.errors import ConflictError, FailedError
+from evctl.errors import ConflictError, FailedError, NotAllowedError
 from evctl.rollout.promotion import promote, rollback
 from evctl.rollout.registry import Published
 from evctl.rollout.target import ServiceTarget
@@ -83,3 +83,16 @@ def test_who_lost_the_lease_meanwhile_gives_no_share_back(
     with pytest.raises(ConflictError, match="theirs to finish or undo"):
         promote(target, canary, models["b"].uri, by="me", canary=50)
     assert (canary.share, statuses(canary)) == (40, ["live", "pending"])
+
+
+def test_who_may_not_change_the_service_neither_moves_a_share_nor_takes_the_canary_back(
+    canary: MemoryWorld, target: ServiceTarget, models: Models
+) -> None:
+    canary.forbidden = NotAllowedError("missing rights: patch inferenceservices")
+    for share in (50, None):
+        with pytest.raises(NotAllowedError):
+            promote(target, canary, models["b"].uri, by="me", canary=share)
+    with pytest.raises(NotAllowedError):
+        rollback(target, canary, by="me")
+    assert (canary.share, running(canary), canary.undone) == (10, 10, [])
+    assert statuses(canary) == ["live", "pending"]

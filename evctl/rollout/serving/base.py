@@ -68,6 +68,13 @@ class ServingWorld(Protocol):
         """
         ...
 
+    def may_change(self, *, canary: int | None) -> None:
+        """Check rights and owner of what stands, for another share of what was proved already, or none. Changes nothing.
+
+        Raises NotAllowedError naming each verb that is missing; RefusedError, ConflictError for what is another's.
+        """
+        ...
+
     def apply(self, release: Release, *, canary: int | None = None) -> None:
         """Start the change to a release. What serves goes on serving."""
         ...

@@ -125,6 +125,12 @@ class ClusterWorld:
             checks.undivided(target, taken, canary)
         return warnings
 
+    def may_change(self, *, canary: int | None) -> None:
+        """Check rights and owners alone."""
+        found = self._objects.read()
+        checks.rights(self._api, self._target, self._mode(found), canary=canary is not None)
+        checks.service(self._target, found)
+
     def apply(self, release: Release, *, canary: int | None = None) -> None:
         """Write the release's runtime and service; the pods that serve go on, as many as they are, until it is proved."""
         self._give(release, canary=canary, hold=release.spec["mode"] == "Standard")

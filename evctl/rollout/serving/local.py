@@ -93,6 +93,9 @@ class LocalWorld:
             raise RefusedError(f"the bundle is not whole: {error.message}", hint="evctl models list") from error
         return ()
 
+    def may_change(self, *, canary: int | None) -> None:
+        """Nothing to check: what is under EVCTL_HOME is its owner's."""
+
     def apply(self, release: Release, *, canary: int | None = None) -> None:
         """Start the release's server beside the one that serves."""
         self._drop_candidate()
