@@ -63,6 +63,7 @@ def own_runtime(image: str, *, cpu: str, memory: str) -> dict[str, Any]:
             "capabilities": {"drop": ["ALL"]},
             "runAsNonRoot": True,
             "runAsUser": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
         },
         "readinessProbe": {
             "httpGet": {"path": "/v2/models/{{.Name}}/ready", "port": CONTAINER_PORT},
