@@ -7,16 +7,15 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evctl.errors import ConflictError, FailedError, UnavailableError, trim
+from evctl.rollout.holders import Holder
 from evctl.rollout.ledger import Ledger
 
 LEASE_S = 60.0
@@ -91,8 +90,8 @@ class FileLease:
     """A lease in a file."""
 
     def __init__(self, path: Path, *, by: str, seconds: float = LEASE_S) -> None:
-        self._path, self._by, self._seconds = path, by, seconds
-        self._identity = uuid.uuid4().hex
+        self._path, self._seconds = path, seconds
+        self._identity = Holder.own(by).identity
 
     def acquire(self) -> None:
         """Take it, or take it over from a holder that is dead or late."""
@@ -101,7 +100,7 @@ class FileLease:
             if held and held["identity"] != self._identity and held["expires"] > time.time() and not _dead(held):
                 until = datetime.fromtimestamp(held["expires"], UTC).isoformat(timespec="seconds")
                 raise ConflictError(
-                    f"{held['by']} (process {held['pid']} on {held['host']}) is promoting; "
+                    f"{_told(held)} is promoting; "
                     f"the lease holds until {until.replace('+00:00', 'Z')} unless it is renewed",
                     hint="wait for it, then evctl history",
                 )
@@ -130,26 +129,14 @@ class FileLease:
         return document
 
     def _write(self) -> None:
-        document = {
-            "identity": self._identity,
-            "by": self._by,
-            "pid": os.getpid(),
-            "started": started_at(os.getpid()),
-            "host": socket.gethostname(),
-            "expires": time.time() + self._seconds,
-        }
-        write_atomic(self._path, json.dumps(document))
-
-
-def started_at(pid: int) -> str | None:
-    """Return when a process started, in clock ticks since boot; None if there is none: numbers are used again."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return None if state == "Z" else fields[18]
+        write_atomic(self._path, json.dumps({"identity": self._identity, "expires": time.time() + self._seconds}))
 
 
 def _dead(held: dict[str, Any]) -> bool:
-    return bool(held["host"] == socket.gethostname() and started_at(int(held["pid"])) != held["started"])
+    holder = Holder.parse(str(held["identity"]))
+    return holder is not None and holder.is_dead
+
+
+def _told(held: dict[str, Any]) -> str:
+    holder = Holder.parse(str(held["identity"]))
+    return f"{holder.by} (process {holder.pid} on {holder.host})" if holder else str(held.get("by") or "somebody else")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import pytest
 
 from evctl.errors import ConflictError, FailedError
 from evctl.rollout.files import FileLease, FileLedger
+from evctl.rollout.holders import Holder
 from evctl.rollout.ledger import Ledger, Release
 
 
@@ -48,6 +53,29 @@ def test_the_lease_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path) 
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.json")])
     assert done.returncode == -9
     assert (tmp_path / "l.json").exists()
+    FileLease(tmp_path / "l.json", by="me").acquire()
+
+
+def test_a_holder_of_another_process_table_is_waited_for_though_its_host_has_our_name(tmp_path: Path) -> None:
+    """As two containers of one machine over one folder: numbers of the one say nothing in the other."""
+    path, lease = tmp_path / "l.json", FileLease(tmp_path / "l.json", by="anna")
+    lease.acquire()
+    document, own = json.loads(path.read_text()), Holder.parse(json.loads(path.read_text())["identity"])
+    assert own
+    gone = replace(own, pid=4194303)
+    path.write_text(json.dumps({**document, "identity": replace(gone, table="elsewhere").identity}))
+    with pytest.raises(ConflictError, match=r"anna \(process 4194303 on .*\) is promoting"):
+        FileLease(path, by="me").acquire()
+    path.write_text(json.dumps({**document, "identity": gone.identity}))
+    FileLease(path, by="me").acquire()
+
+
+def test_a_lease_of_an_older_evctl_holds_until_its_time(tmp_path: Path) -> None:
+    older = {"identity": "0a1b", "by": "anna", "pid": 4194303, "started": "1", "host": socket.gethostname()}
+    (tmp_path / "l.json").write_text(json.dumps({**older, "expires": time.time() + 60}))
+    with pytest.raises(ConflictError, match="anna is promoting; the lease holds until"):
+        FileLease(tmp_path / "l.json", by="me").acquire()
+    (tmp_path / "l.json").write_text(json.dumps({**older, "expires": time.time() - 1}))
     FileLease(tmp_path / "l.json", by="me").acquire()
 
 

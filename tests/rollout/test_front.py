@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evctl.rollout.files import started_at
 from evctl.rollout.serving import front as front_module
 from evctl.rollout.serving.front import CONTROL, Front
-from evctl.rollout.serving.processes import Process
+from evctl.rollout.serving.processes import Process, started_at
 
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 Answer = Callable[[bytes, Reader, Writer], Awaitable[None]]

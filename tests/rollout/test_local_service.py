@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from evctl.errors import FailedError, RefusedError
-from evctl.rollout.files import started_at
 from evctl.rollout.promotion import deploy, promote, rollback, switch
 from evctl.rollout.registry import Published
 from evctl.rollout.serving.keeper import read_roles
 from evctl.rollout.serving.local import LocalWorld
+from evctl.rollout.serving.processes import started_at
 from evctl.rollout.target import ServiceTarget
 from tests.rollout.asking import PATH, Clients, request_of, until, wanted_of
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evctl.rollout.files import started_at
+from evctl.rollout.holders import started
 
 KEPT_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
 """No secret of the promoter goes into a server that runs for weeks."""
@@ -64,6 +64,14 @@ def spawn(command: Sequence[str], log: Path) -> Process:
     )
     pid = int(done.stdout)
     return Process(pid, started_at(pid))
+
+
+def started_at(pid: int) -> str | None:
+    """Return when a process was started, in ticks since boot; None if there is none that we may look at."""
+    try:
+        return started(pid)
+    except OSError:
+        return None
 
 
 def announced(path: Path, pid: int) -> int | None:
