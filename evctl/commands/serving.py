@@ -60,7 +60,7 @@ def serving(
         "canary": {key: getattr(canary, key) for key in ("model", "revision")} | {"percent": canary.canary}
         if canary
         else None,
-        "stray": [asdict(each) for each in policy.strays(now, ledger)],
+        "by_hand": [asdict(each) for each in policy.by_hand(now, ledger)],
     }
     emit(document, output, _lines, dict, name=now.state, quiet=quiet)
     return 0 if now.state == "serving" or action is Action.stop else 9
@@ -71,8 +71,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
     lines = [f"{document['service']}: {state}, {model}" + (f" ({document['detail']})" if document["detail"] else "")]
     if canary := document["canary"]:
         lines.append(f"  canary: {canary['model']} gets {canary['percent']} % (revision {canary['revision']})")
-    for each in document["stray"]:
-        lines.append(f"  stray: {each['name']} gets {each['percent']} %, which no release here was given")
+    for each in document["by_hand"]:
+        lines.append(f"  by hand: {each['name']} gets {each['percent']} %, which no release here was given")
     if state == "serving":
         lines.append(f"  {_address(document['url'], document['service'])}")
     if STRAY in document["detail"]:

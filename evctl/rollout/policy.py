@@ -48,7 +48,7 @@ def check_champion(
     return f"champion overridden: {override} ({told})"
 
 
-def strays(serving: Serving, ledger: Ledger) -> tuple[Share, ...]:
+def by_hand(serving: Serving, ledger: Ledger) -> tuple[Share, ...]:
     """Return the parts of the requests that no release of the ledger was given: somebody set them by hand."""
     begun = ledger.pending
 

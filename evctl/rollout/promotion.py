@@ -102,7 +102,7 @@ def promote(
             done = go_on(world, held, running, manifest["digest"], canary=canary, tell=tell)
             return _outcome(done, live, start, notes)
         same = live and live.digest == manifest["digest"] == serving.digest and serving.state == "serving"
-        if live and same and not policy.strays(serving, ledger):
+        if live and same and not policy.by_hand(serving, ledger):
             if left and left.finished:
                 return replace(_outcome(live, left.before, start, notes), begun_by=left.release.by)
             return _unchanged(live, start, notes)

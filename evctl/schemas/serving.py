@@ -98,7 +98,7 @@ class Canary(Document):
     percent: int
 
 
-class Stray(Fixed):
+class ByHand(Fixed):
     """A part of the requests that was set by hand, and that no release was given."""
 
     name: str
@@ -117,7 +117,7 @@ class Serving(Document):
     url: str | None
     detail: str
     canary: Canary | None
-    stray: list[Stray]
+    by_hand: list[ByHand]
 
 
 class ServedModel(Fixed):

@@ -95,11 +95,11 @@ def test_a_share_of_the_requests_that_somebody_set_by_hand_is_shown(stage: Stage
     stage.plays("a", CREATE)
     stage.start()
     ask("promote", stage.models["a"].version, "--yes")
-    assert ask("serving")["stray"] == []
+    assert ask("serving")["by_hand"] == []
     base = f"/apis/serving.kserve.io/v1beta1/namespaces/{stage.target.namespace}/inferenceservices"
     patch = {"spec": {"predictor": {"canaryTrafficPercent": 20}}}
     stage.api().patch(f"{base}/{stage.target.name}", patch, fieldManager="bob")
-    assert ask("serving")["stray"] == [{"name": "canaryTrafficPercent", "revision": "1", "percent": 20}]
+    assert ask("serving")["by_hand"] == [{"name": "canaryTrafficPercent", "revision": "1", "percent": 20}]
     told = ask("promote", stage.models["a"].version, "--yes", code=6)["error"]
     assert "divides its requests by canaryTrafficPercent, set by bob at " in told["message"]
     assert "/spec/predictor/canaryTrafficPercent" in told["hint"]

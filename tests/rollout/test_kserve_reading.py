@@ -64,7 +64,7 @@ def test_a_service_that_is_stopped_or_was_changed_by_hand_is_told_without_a_look
 )
 def test_where_an_address_can_be_used_from_stands_beside_it(url: str | None, line: str) -> None:
     document: Object = {"service": "ev", "state": "serving", "model": "v2", "detail": "", "canary": None, "url": url}
-    assert _lines({**document, "stray": []})[-1] == line
+    assert _lines({**document, "by_hand": []})[-1] == line
 
 
 def test_parts_of_the_requests_that_are_set_apart_are_read_in_both_modes_whoever_wrote_them() -> None:

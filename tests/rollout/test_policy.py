@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evctl.rollout.ledger import Ledger, Release
-from evctl.rollout.policy import strays
+from evctl.rollout.policy import by_hand
 from evctl.rollout.serving.base import Serving, Share
 
 LIVE = Release(1, "v1", "u", "d", None, "live", "now", "anna")
@@ -15,7 +15,7 @@ CANARY = replace(LIVE, revision=2, status="pending", canary=10)
 
 
 @pytest.mark.parametrize(
-    ("share", "pending", "stray"),
+    ("share", "pending", "set_by_hand"),
     [
         (Share("r2", "2", 10), CANARY, False),
         (Share("r2", "2", 30), CANARY, True),
@@ -27,8 +27,8 @@ CANARY = replace(LIVE, revision=2, status="pending", canary=10)
         (Share("canaryTrafficPercent", "2", 10), CANARY, False),
     ],
 )
-def test_a_part_of_the_requests_is_stray_unless_the_ledger_gave_just_it(
-    share: Share, pending: Release | None, stray: bool
+def test_a_part_of_the_requests_is_set_by_hand_unless_the_ledger_gave_just_it(
+    share: Share, pending: Release | None, set_by_hand: bool
 ) -> None:
     ledger = Ledger((LIVE, pending) if pending else (LIVE,), 2)
-    assert strays(Serving("serving", shares=(share,)), ledger) == ((share,) if stray else ())
+    assert by_hand(Serving("serving", shares=(share,)), ledger) == ((share,) if set_by_hand else ())
