@@ -125,7 +125,7 @@ def test_a_refused_login_is_told_once_and_what_depends_on_it_says_so(refusal: An
     with FaultServer(refusal) as server:
         found = asked(profile(kubeflow={"host": server.url, "metadata_host": "127.0.0.1:1"}), "login", "kfp")
     assert [found[name].status for name in ("login", "kfp")] == ["fail", "warn"]
-    assert "kubeflow.auth" in str(found["login"].fix)
+    assert "kubeflow: {auth:" in str(found["login"].fix)
     assert found["kfp"].message == "not checked: the login is not accepted, see login"
 
 
@@ -165,6 +165,18 @@ def test_a_cluster_that_says_nothing_is_a_timeout_and_the_rest_names_it(
     assert str(found["kubernetes"].fix).startswith("the same command again, when there is less load")
     other = "not checked: the Kubernetes API cannot be asked, see kubernetes"
     assert found["login"].message == found["retries"].message == other
+
+
+def test_a_webhook_that_says_nothing_is_a_timeout_and_no_controller_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Answer(body=b'{"gitVersion": "v1.34.4"}')
+    with FaultServer(served, served, Answer(wait_s=5)) as kubernetes:
+        config_of(tmp_path, monkeypatch, kubernetes.url)
+        found = asked(profile(kubeflow={"request_timeout_s": 0.4, "deadline_s": 0.4}, deploy="manual"), "kserve")
+    assert found["kserve"].status == "fail"
+    assert found["kserve"].message == f"the Kubernetes API at {kubernetes.url} timed out: no answer within 0.4 s"
+    assert str(found["kserve"].fix).endswith("kubectl -n kserve get pods shows whether its controller runs")
 
 
 def test_what_a_slow_server_leaves_untold_is_no_missing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def engine_checks(profile: Profile) -> tuple[Check, ...]:
         check("nodes", cluster.nodes, site),
         check("workflow controller", controllers.workflow_controller, site),
         check("retries", cluster.retries, site),
-        check("kserve", serving.kserve, site),
+        check("kserve", serving.kserve, site, "kubectl -n kserve get pods shows whether its controller runs"),
         check("kserve controller", controllers.kserve_controller, site),
         check("kserve mode", serving.mode, site),
         check("kserve runtime", serving.runtime, site),

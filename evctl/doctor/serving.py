@@ -12,7 +12,7 @@ from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.cluster import account, lacking
 from evctl.doctor.judge import Right, default_mode, image_tag, promoter, provider_session, rights
 from evctl.doctor.site import Site, side_by_side
-from evctl.errors import EvctlError, NotAllowedError, NotFoundError, UnavailableError
+from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError
 from evctl.kube import KubeApi
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
@@ -114,6 +114,8 @@ def _asleep(api: KubeApi, site: Site) -> UnavailableError | None:
     }
     try:
         api.create(spec.isvc_path(serving_namespace(site)), body, dry_run=True)  # nothing is kept
+    except TimedOutError:
+        raise
     except UnavailableError as error:
         return error
     except EvctlError:

@@ -117,7 +117,7 @@ class Site:
         api = self.connection.kubernetes()
         if api is None:
             raise self.connection.no_kubernetes or NotFoundError("there is no access to a cluster")
-        api.deadline_s = DEADLINE_S
+        api.deadline_s = self.profile.kubeflow.deadline_s
         # the checks ask side by side, and a full pool is told on stderr
         api.client.rest_client.pool_manager.connection_pool_kw["maxsize"] = AT_ONCE
         api.get("/version")
