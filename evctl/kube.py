@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from evctl.errors import TimedOutError, UnavailableError, trim
-from evctl.kube_errors import RETRIED, Unreachable, explained
+from evctl.kube_errors import RETRIED, NoConnection, Unreachable, explained
 from evctl.resolving import resolve
 
 CONNECT_TIMEOUT_S = 3.0
@@ -227,9 +227,14 @@ class KubeApi:
                 f"the certificate of {self.host} is not trusted: {trim(str(error), 120)}",
                 hint="the kubeconfig's certificate-authority must be the cluster's",
             ) from error
-        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+        except urllib3.exceptions.NewConnectionError as error:  # urllib3 derives it from the next
             raise Unreachable(
                 f"the Kubernetes API at {self.host} does not answer", hint="kubectl cluster-info; evctl doctor"
+            ) from error
+        except urllib3.exceptions.ConnectTimeoutError as error:
+            raise NoConnection(
+                f"the Kubernetes API at {self.host} timed out: no connection within {CONNECT_TIMEOUT_S:g} s",
+                hint="kubectl cluster-info; evctl doctor",
             ) from error
         except urllib3.exceptions.ReadTimeoutError as error:
             raise TimedOutError(

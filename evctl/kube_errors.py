@@ -11,6 +11,7 @@ from evctl.errors import (
     NotAllowedError,
     NotFoundError,
     RefusedError,
+    TimedOutError,
     UnavailableError,
     trim,
 )
@@ -18,6 +19,10 @@ from evctl.errors import (
 
 class Unreachable(UnavailableError):
     """Nobody is there, or not who should be: asking again at once is pointless."""
+
+
+class NoConnection(Unreachable, TimedOutError):
+    """Nobody took a connection in time, nor refused one."""
 
 
 class LoginRefused(NotAllowedError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,33 @@ def test_a_server_that_never_answers_is_given_up_within_the_deadline_and_one_req
         with pytest.raises(TimedOutError, match=r"timed out: no answer within 0\.4 s"):
             to(server, tmp_path, deadline_s=1.0).get("/x")
         assert time.monotonic() - start < 2
+
+
+def test_a_way_that_swallows_connections_is_a_timeout_and_a_closed_port_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evctl.kube.CONNECT_TIMEOUT_S", 0.3)
+    with FaultServer() as server, swallowing() as url:
+        server.url = url
+        with pytest.raises(TimedOutError, match=r"timed out: no connection within 0\.3 s"):
+            to(server, tmp_path).get("/x")
+    with FaultServer() as gone:
+        pass
+    with pytest.raises(UnavailableError, match="does not answer") as closed:
+        to(gone, tmp_path).get("/x")
+    assert not isinstance(closed.value, TimedOutError)
+
+
+@contextlib.contextmanager
+def swallowing() -> Iterator[str]:
+    """A port that answers no more connections: its queue is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as kept:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(64):
+                kept.enter_context(socket.create_connection(listener.getsockname(), 0.3))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(

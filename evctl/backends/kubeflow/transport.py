@@ -171,7 +171,7 @@ class Transport:
             raise UnavailableError(
                 f"{urlsplit(self.base).hostname} has no address", hint="is kubeflow.host right? evctl doctor"
             ) from error
-        except urllib3.exceptions.NewConnectionError as error:
+        except urllib3.exceptions.NewConnectionError as error:  # urllib3 derives it from the next
             attempt.unconnected += 1
             raise UnavailableError(
                 f"{self.base} does not answer", hint="is kubeflow.host right, and reachable from here? evctl doctor"
