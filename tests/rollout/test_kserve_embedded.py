@@ -10,13 +10,17 @@ import subprocess
 import sys
 import tarfile
 import time
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ev_ml.bundle import versions
 from ev_pipeline.embed import modules_of
-from evctl.rollout.serving import kserve_embedded
+from evctl.rollout.serving import embedded_pins, kserve_embedded
 from evctl.rollout.serving.golden import call, prove_at
 from tests.cluster.harness import free_port
 
@@ -38,9 +42,38 @@ def test_the_archive_is_the_same_bytes_each_time_and_small() -> None:
 
 def test_the_models_own_library_versions_are_installed() -> None:
     pins = kserve_embedded.pins({"scikit-learn": "1.9.1", "python": "3.11.9"})
-    assert pins == [*kserve_embedded.SERVER, "scikit-learn==1.9.1"]
+    assert pins == [*embedded_pins.SERVER, "scikit-learn==1.9.1"]
     constraints = (Path(__file__).parents[2] / "constraints.txt").read_text().split()
-    assert set(kserve_embedded.SERVER) <= set(constraints)
+    assert set(embedded_pins.SERVER) <= set(constraints)
+
+
+def closure(*names: str) -> set[str]:
+    """Return what is installed here because of these, themselves too."""
+    found: set[tuple[str, frozenset[str]]] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        each = waiting.pop()
+        key = canonicalize_name(each.name), frozenset(each.extras)
+        if key in found:
+            continue
+        found.add(key)
+        told = [Requirement(line) for line in requires(each.name) or ()]
+        waiting += [one for one in told if one.marker is None or _holds(one.marker, each.extras)]
+    return {name for name, _ in found}
+
+
+def _holds(marker: Marker, extras: set[str]) -> bool:
+    return any(marker.evaluate({"extra": extra}) for extra in (*extras, ""))
+
+
+def test_what_its_server_brings_along_has_the_versions_of_constraints_txt_and_none_is_left_out() -> None:
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text().split()
+    assert set(embedded_pins.BROUGHT) <= set(constraints)
+    told = {canonicalize_name(pin.partition("==")[0]) for pin in embedded_pins.BROUGHT}
+    named = {"kserve", "pyarrow", *kserve_embedded.LIBRARIES}
+    # constraints.txt does not name what pip itself needs
+    assert told == closure("kserve", "pyarrow") - named - {"setuptools"}
+    assert f"--constraint {kserve_embedded.PLACE}/constraints" in kserve_embedded.program(versions(), "serve")
 
 
 def test_all_that_its_source_imports_is_installed() -> None:
@@ -125,4 +158,6 @@ def test_its_program_serves_a_real_bundle(
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(20)
-    assert kserve_embedded.SERVER[0] in (tmp_path / "asked").read_text()
+    assert embedded_pins.SERVER[0] in (tmp_path / "asked").read_text()
+    kept = (tmp_path / "ev" / "constraints").read_text().split()
+    assert tuple(kept) == embedded_pins.BROUGHT

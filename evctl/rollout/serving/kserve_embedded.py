@@ -17,6 +17,7 @@ from typing import Any
 
 from evctl.errors import RefusedError
 from evctl.rollout.serving import kserve_spec as spec
+from evctl.rollout.serving.embedded_pins import BROUGHT, SERVER
 
 CARRIES = (
     "ev_ml",
@@ -38,9 +39,6 @@ CARRIES = (
 )
 """What the predictor imports of ours; `ev_pipeline.embed` puts these files beside a step that imports this module."""
 LIBRARIES = ("joblib", "numpy", "pandas", "scikit-learn")
-SERVER = ("kserve==0.21.0", "pyarrow==26.0.1")
-"""As `constraints.txt` has them. The features are computed over Arrow's tables, which no manifest names: no model is
-pickled with them."""
 PLACE = "/tmp/ev"  # noqa: S108  the pod's own, and the only place a user without a home may write to
 LIMIT = 90_000
 """Bytes of the archive in base64: it is one argument of a program (kubeflow-facts 21)."""
@@ -71,9 +69,10 @@ def program(versions: Mapping[str, str], serve: str) -> str:
         [
             f"mkdir -p {PLACE}/src",
             f'python -c "{unpack}" {packed} {PLACE}/src',
+            f"printf '%s\\n' {' '.join(BROUGHT)} > {PLACE}/constraints",
             # a log that says nothing for minutes leaves everybody to guess
             f"pip install --no-cache-dir --disable-pip-version-check --progress-bar off --target {PLACE}/site "
-            + " ".join(pins(versions)),
+            f"--constraint {PLACE}/constraints " + " ".join(pins(versions)),
             # KServe refuses a container whose environment names PYTHONPATH
             f"export PYTHONPATH={PLACE}/src:{PLACE}/site",
             serve,
