@@ -25,7 +25,8 @@ from evctl.rollout.registry import Published, publish
 from evctl.rollout.target import ServiceTarget
 from tests.cluster.answering import SERVICE, ModelServer, predictor
 from tests.cluster.harness import Cluster, Unavailable
-from tests.cluster.stage import IMAGE, Stage
+from tests.cluster.stage import CREATE, GOOD, IMAGE, Stage
+from tests.cluster.weighed import Standard, weighed
 from tests.rollout.bundles import make_bundle
 
 HERE = Path(__file__).parent
@@ -244,3 +245,23 @@ def stage(
     made = Stage(cluster.kubeconfig(), target, models, server)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def serving(stage: Stage) -> Stage:
+    """Model a serves, promoted."""
+    stage.plays("a", CREATE, "6_rollback_after_corrupt")
+    stage.plays("b", GOOD)
+    stage.start(speed=8.0)
+    stage.promote("a")
+    return stage
+
+
+@pytest.fixture
+def standard(
+    request: pytest.FixtureRequest, stage: Stage, admin: KubeApi, own_address: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Standard]:
+    """Model a serves in Standard mode behind a gateway, with three pods; a parameter holds the player's options."""
+    monkeypatch.setattr("evctl.rollout.serving.kserve_canary.POLL_S", 0.1)
+    with weighed(stage, admin, own_address, **getattr(request, "param", {})) as made:
+        yield made

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 
 import pytest
 
 from evctl.errors import FailedError, RefusedError, UnavailableError
 from evctl.kube import KubeApi
 from evctl.rollout.predicting import predict_file
-from evctl.rollout.promotion import Outcome, promote, rollback
+from evctl.rollout.promotion import promote, rollback
 from evctl.rollout.serving import kserve_spec
-from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.answering import ModelServer
+from tests.cluster.canaries import Canaries, playing
 from tests.cluster.knative import KnativePlayer
 from tests.cluster.playing import CRASHES
 from tests.cluster.routing import Routed
@@ -21,27 +20,12 @@ from tests.cluster.stage import CREATE, SESSION, Stage
 from tests.cluster.waiting import until
 
 
-@dataclass
-class Knative:
-    """A Knative service with model a live; `pods` stands for the newest revision's pod."""
-
-    stage: Stage
-    player: KnativePlayer
-    pods: ModelServer
-    ways: dict[str, str] = field(default_factory=dict)
-
-    def world(self) -> ClusterWorld:
-        return self.stage.world(mode="Knative")
-
-    def promote(self, model: str, canary: int | None = None) -> Outcome:
-        world, uri = self.world(), self.stage.models[model].uri
-        return promote(self.stage.target, world, uri, by="anna", canary=canary, tell=self.stage.told.append)
+class Knative(Canaries):
+    """A Knative service; `pods` stands for the newest revision's pod."""
 
     def traffic(self) -> list[tuple[str, int]]:
-        return self.player.history[-1]
-
-    def uri(self, model: str) -> str:
-        return self.stage.models[model].uri
+        last: list[tuple[str, int]] = self.player.history[-1]
+        return last
 
 
 @pytest.fixture
@@ -59,12 +43,8 @@ def knative(stage: Stage, own_address: str, monkeypatch: pytest.MonkeyPatch) -> 
         stage.api(), namespace=stage.target.namespace, service=stage.target.name, ways=ways,
         url=stage.server.url, pod_ip=own_address, on_traffic=routed,
     )  # fmt: skip
-    player.start()
-    made = Knative(stage, player, pods, ways)
-    made.promote("a")
-    yield made
-    player.stop()
-    pods.stop()
+    with playing(Knative(stage, pods, ways, player, {"mode": "Knative"}), player) as made:
+        yield made
 
 
 def test_a_new_revision_gets_all_requests_once_it_is_ready(knative: Knative) -> None:
@@ -113,10 +93,8 @@ def test_a_canary_is_taken_back_by_rollback_without_a_request_too_many(knative: 
 def test_a_canary_that_does_not_come_to_a_larger_share_keeps_the_one_that_was_proved(knative: Knative) -> None:
     knative.promote("b", canary=10)
     knative.player.most = 20
-    hurried = replace(knative.stage.target, proof_timeout_s=3.0)
-    world = ClusterWorld(replace(hurried, settings=knative.world()._target.settings), knative.stage.api())
     with pytest.raises(FailedError, match=r"gets 20 of 50 % of the requests.*; it has its 10 % again, proved"):
-        promote(hurried, world, knative.uri("b"), by="anna", canary=50)
+        knative.promote_hurried("b", canary=50)
     assert knative.traffic() == [(knative.uri("b"), 10), (knative.uri("a"), 90)]
     assert knative.stage.statuses() == ["live", "pending"]
     canary = knative.world().ledger().read()[0].canary

@@ -2,107 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 
 import pytest
 
 from evctl.commands.release import outcome_lines
 from evctl.errors import ConflictError, FailedError, NotAllowedError, RefusedError
-from evctl.kube import KubeApi
 from evctl.rollout.ledger import Release
-from evctl.rollout.promotion import Outcome, promote, rollback
+from evctl.rollout.promotion import promote, rollback
 from evctl.rollout.serving import kserve_checks
-from evctl.rollout.serving.base import Share
-from evctl.rollout.serving.kserve import ClusterWorld
-from tests.cluster.answering import ModelServer
 from tests.cluster.playing import CRASHES
-from tests.cluster.stage import Stage
-from tests.cluster.standard import StandardPlayer
 from tests.cluster.waiting import until
-
-LACKING = ("inferenceservices", "patch")
-
-
-@dataclass
-class Standard:
-    """A service in Standard mode behind a gateway; `canary` stands for a canary's pods."""
-
-    stage: Stage
-    canary: ModelServer
-    player: StandardPlayer
-    ways: dict[str, str] = field(default_factory=dict)
-
-    def world(self, min_replicas: int = 3) -> ClusterWorld:
-        return self.stage.world(min_replicas=min_replicas)
-
-    def promote(self, model: str, canary: int | None = None, *, min_replicas: int = 3) -> Outcome:
-        world, uri = self.world(min_replicas), self.stage.models[model].uri
-        return promote(self.stage.target, world, uri, by="anna", canary=canary, tell=self.stage.told.append)
-
-    def uri(self, model: str) -> str:
-        return self.stage.models[model].uri
-
-    def shares(self) -> dict[str, int]:
-        return self.player.history[-1]
-
-    def gaps(self) -> list[dict[str, int]]:
-        """The moments in which a request met nobody, after the first pod was there."""
-        begun = next(n for n, each in enumerate(self.player.history) if "" not in each)
-        return [each for each in self.player.history[begun:] if "" in each]
-
-
-@pytest.fixture
-def standard(
-    request: pytest.FixtureRequest, stage: Stage, admin: KubeApi, own_address: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Standard]:
-    monkeypatch.setattr("evctl.rollout.serving.kserve_canary.POLL_S", 0.1)
-    canary = ModelServer(own_address)
-    canary.bundles = stage.server.bundles
-    stable, base = f"{stage.target.name}-predictor", f"/api/v1/namespaces/{stage.target.namespace}"
-
-    def changed(name: str, uri: str | None) -> None:
-        if name == stable:
-            stage.server.active = uri
-            return
-        canary.active = uri
-        if uri is not None:
-            _reach(admin, base, name, own_address, canary.port)
-
-    ways: dict[str, str] = {}
-    player = StandardPlayer(
-        stage.api(), namespace=stage.target.namespace, service=stage.target.name, ways=ways, url=stage.server.url,
-        pod_ip=own_address, on_change=changed, **getattr(request, "param", {}),
-    )  # fmt: skip
-    player.start()
-    made = Standard(stage, canary, player, ways)
-    made.promote("a")
-    yield made
-    player.stop()
-    canary.stop()
-
-
-def _reach(admin: KubeApi, base: str, service: str, address: str, port: int) -> None:
-    """Let the API server's proxy of a service lead to an address, as a Service of ready pods would."""
-    pod = next(each["metadata"]["name"] for each in admin.list(f"{base}/pods") if service in each["metadata"]["name"])
-    ports = [{"name": "http", "port": 80, "targetPort": port}]
-    admin.apply(
-        f"{base}/services/{service}",
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": service}, "spec": {"ports": ports}}, "kserve",
-    )  # fmt: skip
-    target = {"kind": "Pod", "name": pod, "namespace": base.rpartition("/")[2]}
-    subset = {"addresses": [{"ip": address, "targetRef": target}], "ports": [{"name": "http", "port": port}]}
-    admin.apply(
-        f"{base}/endpoints/{service}",
-        {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": service}, "subsets": [subset]}, "kserve",
-    )  # fmt: skip
+from tests.cluster.weighed import Standard
 
 
 def test_a_canary_is_proved_without_a_request_and_then_gets_its_share(standard: Standard) -> None:
     begun = standard.promote("b", canary=10)
     assert (begun.changed, begun.revision) == (True, 2)
     assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
-    assert standard.canary.asked >= 2, "its own pods answered the golden rows"
+    assert standard.pods.asked >= 2, "its own pods answered the golden rows"
     assert standard.stage.statuses() == ["live", "pending"]
     service = standard.stage.service()
     assert service["spec"]["predictor"]["model"]["storageUri"] == standard.uri("a")
@@ -155,7 +73,7 @@ def test_a_canary_that_crashes_or_answers_wrong_never_got_a_request(standard: St
     standard.ways[standard.uri("b")] = CRASHES
     with pytest.raises(FailedError, match=r"-r2-predictor-001, kserve-container was restarted 2 times"):
         standard.promote("b", canary=10)
-    standard.canary.ways[standard.uri("c")] = "wrong"
+    standard.pods.ways[standard.uri("c")] = "wrong"
     with pytest.raises(FailedError, match=r"golden rows differ by 0\.25.*; .* serves again, proved"):
         standard.promote("c", canary=10)
     served = {uri for shares in standard.player.history for uri in shares if uri}
@@ -174,72 +92,6 @@ def test_a_canary_whose_promotion_fails_is_taken_back_with_it(standard: Standard
     assert standard.gaps() == []
 
 
-def test_a_canary_whose_route_does_not_come_to_a_larger_share_keeps_the_one_that_was_proved(
-    standard: Standard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("evctl.rollout.serving.kserve_canary.ROUTE_S", 2.0)
-    standard.promote("b", canary=10)
-    standard.player.most = 20
-    with pytest.raises(FailedError, match=r"-r2-predictor 20 of 50 %.*; it has its 10 % again, proved") as told:
-        standard.promote("b", canary=50)
-    assert told.value.exit_code == 1
-    assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
-    assert standard.stage.statuses() == ["live", "pending"]
-    assert standard.stage.service()["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
-    assert standard.gaps() == []
-
-
-def test_a_canary_whose_further_pod_finds_no_place_keeps_the_share_that_was_proved(standard: Standard) -> None:
-    standard.promote("b", canary=10)
-    standard.player.room = 1
-    hurried = replace(standard.stage.target, proof_timeout_s=3.0)
-    world = ClusterWorld(replace(hurried, settings=standard.world()._target.settings), standard.stage.api())
-    with pytest.raises(FailedError, match=r"not proved within 3 s: .* of 2 .*; it has its 10 % again, proved"):
-        promote(hurried, world, standard.uri("b"), by="anna", canary=50)
-    assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
-    assert standard.stage.service()["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
-    assert standard.stage.statuses() == ["live", "pending"]
-    assert not [each for each in standard.player.history if each.get(standard.uri("b"), 0) > 10]
-
-
-def test_no_pod_that_serves_is_taken_away_for_a_canary_before_the_requests_are(standard: Standard) -> None:
-    """KServe takes a canary's pods from those that the stable predictor asks for, as soon as it is written."""
-    begun = len(standard.player.stable) - 1
-    standard.promote("b", canary=60)
-    assert {pods for _, pods, given in standard.player.stable[begun:] if given == 0} == {3}
-    until(lambda: standard.player.stable[-1] == (standard.uri("a"), 1, 60))
-    standard.promote("b", canary=10)
-    until(lambda: standard.player.stable[-1] == (standard.uri("a"), 2, 10))
-    standard.promote("b")
-    until(lambda: standard.player.stable[-1] == (standard.uri("b"), 3, 0))
-    assert not [pods for _, pods, given in standard.player.stable[begun:] if given == 0 and pods < 3]
-
-
-@pytest.mark.parametrize("by_canary", [False, True])
-def test_fewer_pods_are_asked_for_once_the_new_release_is_proved_and_not_before(
-    by_canary: bool, standard: Standard
-) -> None:
-    begun = len(standard.player.stable) - 1
-    if by_canary:
-        standard.promote("b", canary=10, min_replicas=1)
-    standard.promote("b", min_replicas=1)
-    assert standard.stage.service()["spec"]["predictor"]["minReplicas"] == 1
-    until(lambda: standard.player.stable[-1] == (standard.uri("b"), 1, 0))
-    assert not [each for each in standard.player.stable[begun:] if each[0] == standard.uri("a") and each[1] < 2]
-    if not by_canary:
-        assert {pods for uri, pods, _ in standard.player.stable[begun:] if uri == standard.uri("a")} == {3}
-    assert standard.gaps() == []
-
-
-def test_a_release_with_fewer_pods_that_fails_cost_the_one_before_none(standard: Standard) -> None:
-    begun = len(standard.player.stable) - 1
-    standard.ways[standard.uri("b")] = CRASHES
-    with pytest.raises(FailedError, match="serves again, proved"):
-        standard.promote("b", min_replicas=1)
-    assert {each[1] for each in standard.player.stable[begun:]} == {3}
-    assert standard.stage.service()["spec"]["predictor"]["minReplicas"] == 3
-
-
 def test_a_canary_that_somebody_took_away_is_told_and_rolled_back(standard: Standard) -> None:
     standard.promote("b", canary=10)
     patch = {"spec": {"canary": None}}
@@ -248,25 +100,6 @@ def test_a_canary_that_somebody_took_away_is_told_and_rolled_back(standard: Stan
     with pytest.raises(FailedError, match="its canary was taken away meanwhile"):
         standard.promote("b", canary=20)
     assert standard.stage.statuses() == ["live", "failed"]
-
-
-def test_a_canary_that_somebody_set_by_hand_is_shown_and_makes_no_promotion_unchanged(standard: Standard) -> None:
-    theirs = {
-        "trafficPercent": 20,
-        "predictor": {"name": "theirs", "minReplicas": 1, "model": {"storageUri": "s3://x/"}},
-    }
-    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{standard.stage.target.namespace}/inferenceservices"
-    path = f"{base}/{standard.stage.target.name}"
-    standard.stage.api().patch(path, {"spec": {"canary": [theirs]}}, fieldManager="bob")
-    assert standard.world().read().shares == (Share("theirs", "", 20),)
-    for model in "ab":
-        with pytest.raises(ConflictError, match=r"divides its requests by theirs, set by bob at ") as told:
-            standard.promote(model)
-        assert told.value.exit_code == 6
-        assert '"path": "/spec/canary"' in str(told.value.hint)
-    assert standard.stage.statuses() == ["live"]
-    standard.stage.api().patch(path, {"spec": {"canary": None}}, fieldManager="bob")
-    until(lambda: standard.promote("a").changed is False)
 
 
 def test_a_promoter_that_died_over_a_canary_leaves_nothing_behind(
@@ -378,23 +211,3 @@ def test_the_right_to_see_routes_is_asked_for_a_canary_alone(
     with pytest.raises(NotAllowedError, match=r"get httproutes\.gateway\.networking\.k8s\.io"):
         promote(standard.stage.target, world, standard.uri("b"), by="anna", canary=10)
     assert promote(standard.stage.target, world, standard.uri("b"), by="anna").changed
-
-
-def test_a_canary_is_taken_back_by_nobody_who_may_not_and_of_no_service_that_a_repository_keeps(
-    standard: Standard, operator: Callable[[list[dict[str, list[str]]]], object]
-) -> None:
-    standard.promote("b", canary=10)
-    rules = [
-        {"apiGroups": [group], "resources": [name], "verbs": [each for each in verbs if (name, each) != LACKING]}
-        for group, name, verbs in kserve_checks.RIGHTS
-    ]
-    world = standard.stage.world(operator(rules), min_replicas=3)  # type: ignore[arg-type]
-    with pytest.raises(NotAllowedError, match=r"missing rights .*: patch inferenceservices\.serving\.kserve\.io$"):
-        rollback(standard.stage.target, world, by="anna")
-    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{standard.stage.target.namespace}/inferenceservices"
-    path = f"{base}/{standard.stage.target.name}"
-    standard.stage.api().patch(path, {"metadata": {"labels": {"argocd.argoproj.io/instance": "ml"}}})
-    with pytest.raises(RefusedError, match="is kept by Argo CD"):
-        rollback(standard.stage.target, standard.world(), by="anna")
-    assert standard.shares() == {standard.uri("b"): 10, standard.uri("a"): 90}
-    assert standard.stage.statuses() == ["live", "pending"]

@@ -23,16 +23,6 @@ from tests.cluster.stage import CREATE, GOOD, Stage
 from tests.cluster.waiting import Background, under_way, until
 
 
-@pytest.fixture
-def serving(stage: Stage) -> Stage:
-    """Model a serves, promoted."""
-    stage.plays("a", CREATE, "6_rollback_after_corrupt")
-    stage.plays("b", GOOD)
-    stage.start(speed=8.0)
-    stage.promote("a")
-    return stage
-
-
 @pytest.mark.slow
 def test_a_promotion_outlives_an_api_server_that_is_away_for_twenty_seconds(
     serving: Stage, own_cluster: Cluster

@@ -25,16 +25,6 @@ from tests.cluster.waiting import under_way, until
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def serving(stage: Stage) -> Stage:
-    """Model a serves, promoted."""
-    stage.plays("a", CREATE, "6_rollback_after_corrupt")
-    stage.plays("b", GOOD)
-    stage.start(speed=8.0)
-    stage.promote("a")
-    return stage
-
-
 def killed(
     stage: Stage, tmp_path: Path, model: str, *, when: Callable[[], bool], lease_s: int = 2, elsewhere: bool = True
 ) -> None:

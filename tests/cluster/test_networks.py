@@ -11,18 +11,8 @@ import pytest
 from evctl.rollout.serving.kserve import ClusterWorld
 from tests.cluster.cutter import Cutter
 from tests.cluster.harness import Cluster
-from tests.cluster.stage import CREATE, GOOD, Stage
+from tests.cluster.stage import Stage
 from tests.cluster.waiting import Background, under_way, until
-
-
-@pytest.fixture
-def serving(stage: Stage) -> Stage:
-    """Model a serves, promoted."""
-    stage.plays("a", CREATE, "6_rollback_after_corrupt")
-    stage.plays("b", GOOD)
-    stage.start(speed=8.0)
-    stage.promote("a")
-    return stage
 
 
 @pytest.fixture

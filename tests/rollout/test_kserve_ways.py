@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from evctl.rollout.serving import kserve_golden, kserve_ways
 from evctl.rollout.serving.kserve_golden import NobodyThere, Patience, by_a_model, direct, proxied
 from evctl.rollout.serving.kserve_proof import Observed
 from evctl.rollout.target import ServiceTarget
+from tests.fakes.saying import Saying
 
 TARGET = ServiceTarget(name="ev", namespace="ns", backend="kubeflow", store={})
 ANSWER = {"model_name": "ev", "outputs": []}
@@ -50,32 +50,15 @@ def test_a_gateways_own_words_are_not_the_models(status: int, answer: Any, model
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    servers: list[ThreadingHTTPServer] = []
+    servers: list[Saying] = []
 
     def start(status: int, content: str, *, drip_s: float = 0.0) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *args: Any) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.send_response(status)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                for each in content.encode():
-                    time.sleep(drip_s)
-                    self.wfile.write(bytes([each]))
-
-            do_POST = do_GET
-
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        servers[-1].daemon_threads = True
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
+        servers.append(Saying(status, content.encode(), drip_s=drip_s))
+        return servers[-1].url
 
     yield start
     for each in servers:
-        each.shutdown()
+        each.stop()
 
 
 class Api:

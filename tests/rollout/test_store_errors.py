@@ -6,9 +6,7 @@ import re
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from evctl.errors import EvctlError, NotAllowedError, UnavailableError, UsageError
 from evctl.rollout import store_remote
 from evctl.rollout.store import Store
+from tests.fakes.saying import Saying
 
 KEY, SECRET = "AKIAFORTESTS", "this-is-the-secret-value"
 JARGON = ("Generic", "Debug", "source", "reqwest", "hyper", "retries", "Os {", "obstore", KEY, SECRET)
@@ -30,42 +29,13 @@ def login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_remote, "RETRY_S", 1.0)
 
 
-class Says:
-    """A server that answers each request the same way."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *args: Any) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.send_response(status)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_PUT = do_GET
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return self.server.server_port
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
 def says() -> Iterator[Any]:
-    made: list[Says] = []
+    made: list[Saying] = []
 
-    def start(status: int, code: str = "", message: str = "") -> Says:
+    def start(status: int, code: str = "", message: str = "") -> Saying:
         body = f"<Error><Code>{code}</Code><Message>{message} {KEY}</Message></Error>" if code else ""
-        made.append(Says(status, body.encode()))
+        made.append(Saying(status, body.encode()))
         return made[-1]
 
     yield start
