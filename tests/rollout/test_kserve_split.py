@@ -81,3 +81,14 @@ def test_a_share_is_proved_by_every_route_that_leads_to_the_predictor(
 ) -> None:
     told = split.route_problem(routes, "ev", "r2", percent)
     assert told is None if problem is None else problem in str(told)
+
+
+@pytest.mark.parametrize(
+    ("most", "kept", "replicas", "asked"), [(None, 3, 2, 5), (0, 3, 2, 5), (9, 3, 2, 5), (4, 3, 2, 4), (1, 1, 1, 1)]
+)
+def test_no_more_pods_are_asked_for_than_somebodys_maximum_lets_be(
+    most: int | None, kept: int, replicas: int, asked: int
+) -> None:
+    """KServe's webhook refuses a minimum above it."""
+    predictor = {"minReplicas": 3} | ({} if most is None else {"maxReplicas": most})
+    assert split.allowed({"spec": {"predictor": predictor}}, kept, replicas) + replicas == asked

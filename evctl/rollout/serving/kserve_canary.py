@@ -47,7 +47,8 @@ class StandardCanary:
                 hint="evctl promote, without --canary; or install them, or Knative",
             )
         pods = split.replicas_of(live, percent)
-        body = split.split_body(self._target, live, release, percent=0, replicas=pods, kept=split.kept(found))
+        kept = split.allowed(found, split.kept(found), pods)
+        body = split.split_body(self._target, live, release, percent=0, replicas=pods, kept=kept)
         if not split.canaries(self._objects.dry_run(body)):
             raise RefusedError(
                 f"a canary in Standard mode needs {NEEDS}: the KServe here drops spec.canary, so it is older than 0.20",
@@ -112,6 +113,7 @@ class StandardCanary:
     def _write(
         self, stable: Release, release: Release, percent: int, replicas: int, kept: int, base: Object | None
     ) -> None:
+        kept = split.allowed(base, kept, replicas)
         body = split.split_body(self._target, stable, release, percent=percent, replicas=replicas, kept=kept)
         self._objects.write(body, base)
 

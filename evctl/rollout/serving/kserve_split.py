@@ -45,6 +45,12 @@ def kept(service: Object | None) -> int:
     return max(1, least(((service or {}).get("spec") or {}).get("predictor") or {}) - beside)
 
 
+def allowed(service: Object | None, kept: int, replicas: int) -> int:
+    """Return as many of the pods to be kept beside a canary as a service's maxReplicas lets be asked for; it is not ours."""
+    most = ((service or {}).get("spec") or {}).get("predictor", {}).get("maxReplicas")
+    return min(kept, max(0, int(most) - replicas)) if most else kept
+
+
 def split_body(
     target: ServiceTarget, stable: Release, canary: Release, *, percent: int, replicas: int, kept: int
 ) -> dict[str, Any]:
