@@ -72,6 +72,20 @@ def test_fewer_pods_are_asked_for_once_the_new_release_is_proved_and_not_before(
     assert standard.gaps() == []
 
 
+def test_more_pods_that_somebody_else_asked_for_stay_until_what_takes_them_over_is_proved(standard: Standard) -> None:
+    base = f"/apis/serving.kserve.io/v1beta1/namespaces/{standard.stage.target.namespace}/inferenceservices"
+    kind = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+    edit = {**kind, "spec": {"predictor": {"minReplicas": 4}}}
+    standard.stage.api().apply(f"{base}/{standard.stage.target.name}", edit, "autoscaling-team", force=True)
+    with pytest.raises(ConflictError, match=r'"autoscaling-team".*\.spec\.predictor\.minReplicas'):
+        standard.promote("b")
+    until(lambda: standard.player.stable[-1] == (standard.uri("a"), 4, 0))
+    begun = len(standard.player.stable) - 1
+    standard.promote("b", take_over=True)
+    until(lambda: standard.player.stable[-1] == (standard.uri("b"), 3, 0))
+    assert {pods for uri, pods, _ in standard.player.stable[begun:] if uri == standard.uri("a")} == {4}
+
+
 def test_a_release_with_fewer_pods_that_fails_cost_the_one_before_none(standard: Standard) -> None:
     begun = len(standard.player.stable) - 1
     standard.ways[standard.uri("b")] = CRASHES

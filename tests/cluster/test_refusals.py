@@ -90,12 +90,12 @@ def test_a_field_somebody_else_keeps_is_a_conflict_that_names_who_and_what(stage
     edit = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "spec": {"predictor": {"minReplicas": 3}},
+        "spec": {"predictor": {"deploymentStrategy": {"rollingUpdate": {"maxSurge": 2}}}},
     }
-    stage.api().apply(f"{base}/{stage.target.name}", edit, "autoscaling-team", force=True)
+    stage.api().apply(f"{base}/{stage.target.name}", edit, "rollout-team", force=True)
     told = refused(stage, ConflictError, model="b")
-    assert "autoscaling-team" in told.message
-    assert ".spec.predictor.minReplicas" in told.message
+    assert "rollout-team" in told.message
+    assert ".spec.predictor.deploymentStrategy.rollingUpdate.maxSurge" in told.message
     stage.plays("b", "2_update_good")
     assert stage.promote_in(stage.world(take_over=True), "b").changed, "taken over when the profile says so"
 
