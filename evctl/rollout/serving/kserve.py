@@ -88,9 +88,9 @@ class ClusterWorld:
             amounts = {key: str(target.settings.get(key, usual)) for key, usual in (("cpu", "1"), ("memory", "2Gi"))}
             stock = target.settings.get("stock_image")
             runtime = (
-                kserve_embedded.runtime(str(stock), manifest["versions"], **amounts)
+                kserve_embedded.runtime(str(stock), manifest["versions"], mode=mode, **amounts)
                 if stock and not target.settings.get("image")
-                else spec.own_runtime(spec.image_of(target), **amounts)
+                else spec.own_runtime(spec.image_of(target), mode=mode, **amounts)
             )
             name, model_format = runtime["metadata"]["name"], spec.OUR_FORMAT
         self._warnings = tuple(checks.stock(manifest.get("versions") or {}, model_format))

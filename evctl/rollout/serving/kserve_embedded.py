@@ -44,12 +44,14 @@ LIMIT = 90_000
 """Bytes of the archive in base64: it is one argument of a program (kubeflow-facts 21)."""
 
 
-def runtime(image: str, versions: Mapping[str, str], *, cpu: str, memory: str) -> dict[str, Any]:
+def runtime(
+    image: str, versions: Mapping[str, str], *, cpu: str, memory: str, mode: str = "Standard"
+) -> dict[str, Any]:
     """Return the ServingRuntime of a stock Python image for a model pickled with these versions, named by its content.
 
     RefusedError when the source is too large for it, or is not here.
     """
-    made = spec.own_runtime(image, cpu=cpu, memory=memory)
+    made = spec.own_runtime(image, cpu=cpu, memory=memory, mode=mode)
     container = made["spec"]["containers"][0]
     serve = " ".join(f"'{argument}'" for argument in container["args"])
     container["command"] = ["sh", "-ec", program(versions, f"exec python -m ev_serving {serve}")]

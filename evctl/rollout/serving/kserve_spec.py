@@ -31,6 +31,8 @@ SCHEMES = ("s3", "gs", "https", "http", "pvc", "oci", "hf")
 CONTAINER_PORT = 8080
 EXAMPLES = (".example.com", ".example.org", ".example.net", ".example")
 """Domains that are nobody's (RFC 2606)."""
+LINGER_S = 5
+"""How long a pod that goes still takes requests: each node's proxy hears a moment later that it does."""
 
 
 def isvc_path(namespace: str, name: str = "") -> str:
@@ -43,13 +45,14 @@ def runtime_path(namespace: str, name: str) -> str:
     return f"/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes/{name}"
 
 
-def own_runtime(image: str, *, cpu: str, memory: str) -> dict[str, Any]:
+def own_runtime(image: str, *, cpu: str, memory: str, mode: str = "Standard") -> dict[str, Any]:
     """Return a ServingRuntime of our image, named by its content: one that services use is never edited.
 
-    KServe rolls every service of a runtime that changes, so another image is another runtime.
+    KServe rolls every service of a runtime that changes, so another image is another runtime. Knative drains by itself,
+    and takes no container that has a hook.
     """
     amounts = {"cpu": cpu, "memory": memory}
-    container = {
+    container: dict[str, Any] = {
         "name": "kserve-container",
         "image": image,
         "command": ["python", "-m", "ev_serving"],
@@ -71,6 +74,8 @@ def own_runtime(image: str, *, cpu: str, memory: str) -> dict[str, Any]:
             "timeoutSeconds": 5,
         },
     }
+    if mode == "Standard":
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(LINGER_S)]}}}
     spec = {
         "supportedModelFormats": [{"name": OUR_FORMAT, "version": "1", "autoSelect": False}],
         "protocolVersions": ["v1", "v2"],
