@@ -86,6 +86,14 @@ def test_a_webhook_whose_service_or_deployment_is_gone_fails(place: Place, hooke
     assert empty.message == f"no deployment is behind {place.namespace}/hooks, which KServe's webhook asks"
 
 
+def test_a_controller_outside_the_cluster_has_no_deployment_to_look_for(place: Place, hooked: Hooked) -> None:
+    spec = {"ports": [{"port": 443}]}
+    place.admin.create(f"/api/v1/namespaces/{place.namespace}/services", {"metadata": {"name": "hooks"}, "spec": spec})
+    hooked(place.namespace, "hooks")
+    found = place.one("kserve controller")
+    assert (found.status, found.message) == ("pass", f"outside the cluster, behind {place.namespace}/hooks")
+
+
 def test_without_a_webhook_the_controller_is_looked_for_by_its_name(place: Place) -> None:
     none = place.one("kserve controller")
     assert none.status == "fail"
