@@ -116,9 +116,8 @@ def _behind(api: KubeApi, space: str, name: str) -> Finding:
     """Return the state of the controller behind a webhook's service."""
     try:
         selector = api.get(f"/api/v1/namespaces/{space}/services/{name}")["spec"].get("selector") or {}
-        if (
-            not selector
-        ):  # its endpoints are made by hand: the controller runs outside, and is asked by a check of its own
+        # its endpoints are made by hand: the controller runs outside, and is asked by a check of its own
+        if not selector:
             return passed(f"outside the cluster, behind {space}/{name}")
         found = serving(api.list(f"/apis/apps/v1/namespaces/{space}/deployments"), selector)
     except NotFoundError:
