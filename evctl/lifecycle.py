@@ -24,6 +24,7 @@ STILL_S = 30.0
 CLUSTER_CANCEL_TIMEOUT_S = 600.0
 """A pod's grace, and then the exit handler's own pods, which may have to be pulled first."""
 LOCAL_POLL_S, CLUSTER_POLL_S = 0.3, 1.0
+AGAIN = "; looking again"
 OUTAGE_S = 120.0
 """What the KFP API's pod takes to come up again elsewhere, image and all."""
 REGISTER_TASKS = frozenset({"register_fault_model", "register"})
@@ -162,7 +163,7 @@ def follow(
                 raise UnavailableError(
                     f"{error.message}; run {short} {meanwhile}", hint=f"evctl status {short} --watch"
                 ) from error
-            run = replace(answered[0], warnings=(*answered[0].warnings, f"{error.message}; looking again"))
+            run = replace(answered[0], warnings=(*answered[0].warnings, f"{error.message}{AGAIN}"))
         yield run
         if run.finished:
             return
@@ -234,9 +235,15 @@ def cancel_and_wait(
 
 
 def _still(run: Run) -> str:
-    open_states = (TaskState.RUNNING, TaskState.PENDING)
-    tasks = [task for task in run.tasks if task.kind == "task" and task.state in open_states]
-    what = ", ".join(task.label + (f" ({task.reason})" if task.reason else "") for task in tasks)
+    """Name what is at work or cannot start; a task that nobody has begun does not come any more."""
+    if away := next((each for each in run.warnings if each.endswith(AGAIN)), None):
+        return f"still waiting for run {run.run_id[:8]} to end: {away}"
+    tasks = [task for task in run.tasks if task.kind == "task"]
+    open_ones = [
+        task for task in tasks
+        if task.state is TaskState.RUNNING or (task.state is TaskState.PENDING and task.reason)
+    ]  # fmt: skip
+    what = ", ".join(task.label + (f" ({task.reason})" if task.reason else "") for task in open_ones)
     return f"still waiting for run {run.run_id[:8]} to end: {what or 'no task of it is at work'}"
 
 

@@ -106,12 +106,24 @@ def test_a_long_cancel_says_every_half_minute_what_has_not_ended(clock: list[flo
 
     class Slow(Engine):
         def get(self, run_id: str) -> Run:
-            tasks = (TaskStatus("train", TaskState.RUNNING), TaskStatus("notify", TaskState.PENDING, reason="no room"))
+            tasks = (
+                TaskStatus("train", TaskState.RUNNING),
+                TaskStatus("notify", TaskState.PENDING, reason="no room"),
+                TaskStatus("register", TaskState.PENDING),
+            )
             state = RunState.RUNNING if clock[0] < 95 else RunState.CANCELED
             return replace(RUN, run_id=run_id, state=state, tasks=tasks)
 
     lifecycle.cancel_and_wait(cast(Backend, Slow()), "0123456789", timeout_s=600.0, poll_s=1.0, tell=said.append)
     assert said == ["still waiting for run 01234567 to end: train, notify (no room)"] * 3
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_cancel_that_waits_for_a_server_that_is_away_says_so() -> None:
+    said: list[str] = []
+    engine = Restarting(5, RunState.CANCELED)
+    lifecycle.cancel_and_wait(cast(Backend, engine), "r", poll_s=10, outage_s=60, tell=said.append)
+    assert said[0] == "still waiting for run r to end: the API does not answer; looking again"
 
 
 def test_a_run_that_ended_by_itself_before_the_cancel_is_told() -> None:
