@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -13,7 +16,7 @@ import grpc
 import pytest
 import yaml
 
-from evctl.backends.kubeflow.connect import connect
+from evctl.backends.kubeflow.connect import connect, quiet
 from evctl.errors import NotAllowedError, NotFoundError, UnavailableError
 from evctl.profile import Profile
 from tests.cluster.harness import Authority
@@ -182,3 +185,32 @@ def test_kfps_own_context_and_kubeconfig_of_this_machine_are_not_used(
         assert "somebody-elses" not in path
         assert "authorization" not in headers
     assert capfd.readouterr() == ("", "")
+
+
+def test_two_threads_that_are_quiet_at_once_leave_the_streams_and_the_log_as_they_were() -> None:
+    """The one that begins last would otherwise put back what the first had set, for good."""
+    before = sys.stdout, logging.root.manager.disable
+    inside, go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with quiet():
+            inside.set()
+            go.wait(10)
+
+    def second() -> None:
+        inside.wait(10)
+        with quiet():
+            time.sleep(0.2)
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (first, second)]
+    for each in threads:
+        each.start()
+    inside.wait(10)
+    time.sleep(0.1)
+    go.set()
+    for each in threads:
+        each.join(10)
+    found = sys.stdout, logging.root.manager.disable
+    sys.stdout = before[0]
+    logging.disable(before[1])
+    assert found == before

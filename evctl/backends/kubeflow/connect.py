@@ -207,10 +207,16 @@ def _client(transport: Transport, namespace: str) -> Any:
     return client
 
 
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep kfp's prints, warnings and log lines off the streams."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    """Keep kfp's prints, warnings and log lines off the streams.
+
+    One thread at a time: all of this is the process's, and two that overlap would put back what the other had set.
+    """
+    with _ONE_AT_A_TIME, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
