@@ -60,6 +60,18 @@ def test_more_executions_than_a_page_holds_all_come(store: MetadataStore, monkey
     monkeypatch.setattr("evctl.backends.metadata.client.IDS_AT_ONCE", 3)
     paged = store.read("succeeded")
     assert isinstance(whole, RunMetadata) and paged == whole
+    assert whole.requests == 4 and paged is not None and paged.requests > 8
+
+
+def test_artifacts_are_left_out_where_the_requests_for_them_are_not_to_be_had(
+    store: MetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within = store.read("succeeded", within=4)
+    assert within is not None and within.artifacts and within.requests == 4
+    monkeypatch.setattr("evctl.backends.metadata.client.PAGE", len(within.executions) - 1)
+    without = store.read("succeeded", within=4)
+    assert without is not None and without.executions == within.executions
+    assert without.artifacts == {} and without.requests == 3
 
 
 def test_a_store_that_is_gone_is_told_in_time() -> None:

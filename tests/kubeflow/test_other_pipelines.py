@@ -120,6 +120,25 @@ def test_a_failed_iteration_fails_the_run_and_is_named(
     assert document["reason"].startswith("work[0]: ")
 
 
+def test_of_several_failures_the_one_that_is_the_runs_reason_is_explained_and_the_others_are_named(
+    kubeflow: Kubeflow, evctl: Evctl, looping: dict[str, Any]
+) -> None:
+    run_id = start(kubeflow, looping, Plan(failing=frozenset({"work"}), loops={loop(looping): 3}))
+    for pod in kubeflow.world.run(run_id).moment().pods:
+        kubeflow.world.logs[pod["metadata"]["name"]] = "RuntimeError: boom\n"
+    kubeflow.api.requests.clear()
+    kubeflow.mlmd.calls.clear()
+    _, _, document = status(evctl, run_id)
+    assert document["reason"] == "work[0]: RuntimeError: boom"
+    [said] = document["warnings"]
+    assert said.startswith("not read here, why work[")
+    read = [path for path in kubeflow.api.paths() if path.endswith("/log")]
+    assert len(read) + said.partition(" failed:")[0].count("work[") == 3
+    assert len(kubeflow.api.paths()) + len(kubeflow.mlmd.calls) <= 6
+    _, log, _ = evctl(*said.rpartition("evctl ")[2].split())
+    assert log.count("RuntimeError: boom") == 3
+
+
 def test_without_ml_metadata_a_loops_tasks_are_still_shown(
     kubeflow: Kubeflow, evctl: Evctl, looping: dict[str, Any]
 ) -> None:
@@ -132,7 +151,9 @@ def test_without_ml_metadata_a_loops_tasks_are_still_shown(
     assert {"list_shards", "work", "check"} <= set(told)
 
 
-def test_a_pipeline_of_two_hundred_tasks_is_read_in_pages(kubeflow: Kubeflow, evctl: Evctl) -> None:
+def test_a_pipeline_of_two_hundred_tasks_is_read_in_pages_and_in_six_requests_still(
+    kubeflow: Kubeflow, evctl: Evctl
+) -> None:
     component = {"componentRef": {"name": "comp-step"}, "cachingOptions": {}}
     tasks: dict[str, Any] = {f"step-{at:03}": {**component, "taskInfo": {"name": f"step-{at:03}"}} for at in range(200)}
     spec = {
@@ -140,8 +161,11 @@ def test_a_pipeline_of_two_hundred_tasks_is_read_in_pages(kubeflow: Kubeflow, ev
         "components": {"comp-step": {"executorLabel": "exec-step"}}, "schemaVersion": "2.1.0",
     }  # fmt: skip
     run_id = start(kubeflow, spec, Plan())
+    kubeflow.api.requests.clear()
+    kubeflow.mlmd.calls.clear()
     code, told, _ = status(evctl, run_id)
     assert code == 0 and len(told) == 200 and set(told.values()) == {"SUCCEEDED"}
+    assert len(kubeflow.api.paths()) + len(kubeflow.mlmd.calls) <= 6
 
 
 def test_names_with_control_characters_do_not_reach_the_terminal(

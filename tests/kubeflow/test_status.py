@@ -63,17 +63,35 @@ def test_a_recorded_situation_gives_the_right_tree_exit_code_and_reason(
     assert document["env"] == "dev"
 
 
+def requests_of(kubeflow: Kubeflow, evctl: Evctl, run_id: str) -> tuple[list[str], dict[str, Any]]:
+    """Return what `status` asks, of the API, Kubernetes and ML Metadata, and what it says."""
+    kubeflow.api.requests.clear()
+    kubeflow.mlmd.calls.clear()
+    _, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    return [*kubeflow.api.paths(), *map(str, kubeflow.mlmd.calls)], json.loads(out)
+
+
 @pytest.mark.parametrize("name", sorted(name for name in SITUATIONS if EXIT[name] != 8))
-def test_a_finished_run_costs_at_most_six_requests_and_the_version_is_asked_for_once(
-    name: str, kubeflow: Kubeflow, evctl: Evctl
+@pytest.mark.parametrize("lost", ["nothing", "logs", "pods", "logs and pods", "ML Metadata", "everything", "rights"])
+def test_a_finished_run_costs_at_most_six_requests_whatever_is_lost_and_the_version_is_asked_for_once(
+    name: str, lost: str, kubeflow: Kubeflow, evctl: Evctl
 ) -> None:
     run_id = put(kubeflow, name)
+    if "logs" in lost or lost == "everything":
+        kubeflow.world.logs.clear()
+    if lost in ("ML Metadata", "everything"):
+        kubeflow.mlmd.error = grpc.StatusCode.INTERNAL
+
+    def gone(handler: Any, method: str, path: str) -> bool:
+        if path.startswith("/api/v1/namespaces") and ("pods" in lost or lost in ("everything", "rights")):
+            handler.reply(*((403, {"reason": "Forbidden"}) if lost == "rights" else (200, {"items": []})))
+            return True
+        return False
+
+    kubeflow.api.faults.append(gone)
     for _ in range(2):
-        kubeflow.api.requests.clear()
-        kubeflow.mlmd.calls.clear()
-        evctl("status", run_id, "--env", "dev", "-o", "json")
-        asked = [*kubeflow.api.paths(), *map(str, kubeflow.mlmd.calls)]
-        assert len(asked) <= 6, asked
+        asked, _ = requests_of(kubeflow, evctl, run_id)
+        assert 2 <= len(asked) <= 6, asked
     assert not any("/versions/" in path for path in kubeflow.api.paths())
 
 
@@ -165,11 +183,8 @@ def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Ev
     assert code == 8 and json.loads(out)["state"] == "PENDING"
 
 
-def test_a_failure_whose_archive_is_gone_is_explained_by_the_stored_log(
-    kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_id = put(kubeflow, "task_failed")
-    kubeflow.world.logs.clear()
+def the_store_has(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the object store a log; returns what was read of it."""
     asked: list[str] = []
 
     def read(self: Any, artifact: Any) -> bytes:
@@ -177,9 +192,41 @@ def test_a_failure_whose_archive_is_gone_is_explained_by_the_stored_log(
         return BOOM.encode()
 
     monkeypatch.setattr("evctl.backends.kubeflow.objects.Objects.read", read)
+    return asked
+
+
+def test_a_failure_in_a_run_that_goes_on_is_explained_by_the_stored_log_where_the_archive_has_none(
+    kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put(kubeflow, "task_failed")
+    kubeflow.world.logs.clear()
+    asked = the_store_has(monkeypatch)
+
+    def goes_on(handler: Any, method: str, path: str) -> bool:
+        if path.endswith(run_id):
+            handler.reply(200, {**kubeflow.world.run(run_id).moment().run, "run_id": run_id, "state": "RUNNING"})
+            return True
+        return False
+
+    kubeflow.api.faults.append(goes_on)
     _, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
-    assert json.loads(out)["reason"] == "train: RuntimeError: boom"
+    train = next(task for task in json.loads(out)["tasks"] if task["name"] == "train")
+    assert train["reason"] == "RuntimeError: boom"
     assert len(asked) == 1 and "/train/" in asked[0]
+
+
+def test_a_finished_runs_log_that_six_requests_do_not_reach_is_named_with_the_command_that_reads_it(
+    kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put(kubeflow, "task_failed")
+    kubeflow.world.logs.clear()
+    the_store_has(monkeypatch)
+    _, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    assert json.loads(out)["reason"] == "train: exit code 1"
+    [said] = json.loads(out)["warnings"]
+    assert "why train failed" in said
+    _, log, _ = evctl(*said.rpartition("evctl ")[2].split())
+    assert "RuntimeError: boom" in log
 
 
 def test_a_cluster_that_does_not_answer_is_asked_once_a_while_and_it_is_said(

@@ -52,6 +52,8 @@ class Api:
         self.connection, self._namespace = connection, namespace
         self._multi_user: bool | None = None
         self._specs: dict[str, Document] = {}
+        self.asked = 0
+        """Documents that were asked for one at a time, which is how a run is read."""
 
     def run(self, run_id: str) -> Document:
         """Return a run's document. NotFoundError if there is none."""
@@ -168,6 +170,7 @@ class Api:
         return found
 
     def _get(self, path: str) -> Document:
+        self.asked += 1
         answer: Document = self.connection.request("GET", path)
         return answer
 

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -75,9 +75,9 @@ class Connection:
             return b"".join(self.transport().stream(path, query=query))
         return self.transport().json(method, path, query=query, body=body)
 
-    def stream(self, path: str, *, deadline_s: float | None = None) -> Iterator[bytes]:
-        """Yield an answer's body as it comes; `deadline_s` is for its beginning, None the profile's."""
-        return self.transport().stream(path, deadline_s=deadline_s)
+    def stream(self, path: str, *, deadline_s: float | None = None, final: Collection[int] = ()) -> Iterator[bytes]:
+        """Yield an answer's body as it comes. `deadline_s` and `final` are the transport's."""
+        return self.transport().stream(path, deadline_s=deadline_s, final=final)
 
     def kfp_client(self) -> Any:
         """Return a quiet `kfp.Client` whose requests follow our policy."""

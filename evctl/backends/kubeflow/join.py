@@ -45,6 +45,8 @@ class Sources:
     pods: tuple[Pod, ...] | None = None
     logs: Mapping[str, str] = field(default_factory=dict)
     """The last log line that says why, by pod name."""
+    unread: tuple[str, ...] = ()
+    """Labels of failed tasks whose logs were not all looked for."""
     argo: workflows.Workflow | None = None
     argo_gone: bool = False
     """The cluster was asked for the run's workflow, and has none."""
@@ -185,6 +187,11 @@ def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod], tasks: Se
     for task, driver, blocked in shown:
         who = task.replace("-", "_") + (" (its driver)" if driver else "")
         said.append(f"{who} cannot start: {blocked}")
+    if sources.unread:
+        whose = ", ".join(sources.unread)
+        said.append(
+            f"not read here, why {whose} failed: evctl logs {sources.run.get('run_id')} --failed --env {sources.env}"
+        )
     if state not in TERMINAL_RUN_STATES:
         said += _held(sources)
     for execution in sources.metadata.executions if sources.metadata else ():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -70,14 +70,22 @@ class Transport:
         return json.loads(self.send(method, _url(path, query), body=content, headers=headers, document=True).data)
 
     def stream(
-        self, path: str, *, query: Mapping[str, Any] | None = None, deadline_s: float | None = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        deadline_s: float | None = None,
+        final: Collection[int] = (),
     ) -> Iterator[bytes]:
         """Yield an answer's body as it comes. UnavailableError when it is cut off.
 
         Args:
             deadline_s: for its beginning, where the caller has another place to look; None is the policy's.
+            final: statuses that are taken for the answer, though the policy would try again.
         """
-        answer = self.send("GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S, deadline_s=deadline_s)
+        answer = self.send(
+            "GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S, deadline_s=deadline_s, final=final
+        )
         try:
             # not stream(): that waits until a piece is full, and a followed log is slow
             while piece := answer.read1(1 << 16):
@@ -97,6 +105,7 @@ class Transport:
         preload: bool = True,
         read_s: float | None = None,
         deadline_s: float | None = None,
+        final: Collection[int] = (),
         **content: Any,
     ) -> Any:
         """Send a request and return the response, which is a success.
@@ -126,7 +135,7 @@ class Transport:
                     raise NotAllowedError(f"{self.base} does not accept the login", hint=self.auth.what_to_do())
                 attempt.renewed = True
                 continue
-            if answer.status in RETRIED:
+            if answer.status in RETRIED and answer.status not in final:
                 refusal = explained(method, url, answer)
                 attempt.or_raise(refusal, after=retry_after(answer), processed=answer.status != 429)
                 continue

@@ -16,6 +16,7 @@ READ_S = 15.0
 """For all of a run's metadata: a store in which each request takes seconds is as good as down."""
 IDS_AT_ONCE = 500
 """Ids in one request: keeps messages well under gRPC's 4 MiB."""
+ARTIFACT_REQUESTS = 2
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
@@ -39,6 +40,7 @@ class MetadataStore:
         self.host = host
         self.timeout_s = timeout_s
         self.patience_s = timeout_s if patience_s is None else patience_s
+        self._asked = 0
         if ca is None:
             self._channel = grpc.insecure_channel(host, options=options)
         else:
@@ -48,12 +50,16 @@ class MetadataStore:
         """Close the connection."""
         self._channel.close()
 
-    def read(self, run_id: str, *, artifacts: bool = True) -> values.RunMetadata | None:
+    def read(self, run_id: str, *, artifacts: bool = True, within: int | None = None) -> values.RunMetadata | None:
         """Return what is known of a run, or None when no driver has written anything yet.
 
         Two requests, four with artifacts (more only for runs of more than 100 tasks).
+
+        Args:
+            within: requests for which artifacts are worth it; a run that is read in more comes without them.
         """
         end = time.monotonic() + max(READ_S, self.timeout_s)
+        begun = self._asked
         context = self._context(run_id, end)
         if context is None:
             return None
@@ -61,12 +67,12 @@ class MetadataStore:
         known = {key: values.plain(value) for key, value in context.custom_properties.items()}
         links: tuple[values.Link, ...] = ()
         stored: dict[int, values.StoredArtifact] = {}
-        if artifacts and executions:
+        affordable = within is None or self._asked - begun + ARTIFACT_REQUESTS <= within
+        if artifacts and executions and affordable:
             links = self._links([e.id for e in executions], end)
             stored = self._artifacts(sorted({entry.artifact for entry in links}), end)
-        return values.RunMetadata(
-            executions, links, stored, known.get("pipeline_root"), known.get("store_session_info")
-        )
+        root, session = known.get("pipeline_root"), known.get("store_session_info")
+        return values.RunMetadata(executions, links, stored, root, session, self._asked - begun)
 
     def _context(self, run_id: str, end: float) -> Any:
         request = proto.message("GetContextByTypeAndNameRequest")(type_name="system.PipelineRun", context_name=run_id)
@@ -111,6 +117,7 @@ class MetadataStore:
 
     def _call(self, method: str, request: Any, until: float) -> Any:
         """Return the answer, None for NOT_FOUND. UnavailableError and NotAllowedError otherwise."""
+        self._asked += 1
         call = self._channel.unary_unary(
             f"/{proto.SERVICE}/{method}",
             request_serializer=lambda message: message.SerializeToString(),

@@ -69,6 +69,8 @@ class RunMetadata:
     artifacts: Mapping[int, StoredArtifact] = field(default_factory=dict)
     pipeline_root: str | None = None
     store: str | None = None
+    requests: int = field(default=0, compare=False)
+    """In how many requests this was read."""
 
 
 def plain(value: Any) -> Any:
