@@ -5,6 +5,7 @@ Used by the engine, by secrets, by doctor, and by the deploy step in its pod: th
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -245,6 +246,12 @@ class KubeApi:
             raise UnavailableError(
                 f"the Kubernetes API at {self.host} broke off: {type(error).__name__}", hint="the same command again"
             ) from error
+
+
+def secret_values(secret: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of a Secret object by key, as text."""
+    data = secret.get("data") or {}
+    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
 
 
 def _document(body: bytes) -> dict[str, Any]:

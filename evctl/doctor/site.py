@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from evctl.backends.kubeflow.connect import Connection, connect, in_pod
+from evctl.backends.kubeflow.secrets_place import namespace_of_runs
 from evctl.backends.kubeflow.transport import Transport
 from evctl.doctor.checks import Check, Finding, warned
 from evctl.doctor.judge import FORWARD, Right
@@ -96,8 +97,8 @@ class Site:
             return None
 
     def runs_namespace(self) -> str:
-        """Return where the pods of runs are: a KFP of a single user has them all in its own namespace."""
-        return self.profile.kubeflow.system_namespace if self.multi_user() is False else self.profile.namespace
+        """Return where the pods of runs are, as far as Kubeflow says."""
+        return namespace_of_runs(self.profile, apart=self.multi_user())
 
     def missing(self, wanted: Sequence[Right], namespace: str) -> list[Right]:
         """Return the rights that we lack, asked of the API server (SelfSubjectAccessReview) side by side."""

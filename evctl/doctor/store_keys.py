@@ -5,17 +5,16 @@ The operator's own environment may have other keys. No value is ever part of a m
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from evctl.backends.kubeflow.objects_reach import Location, Session, answers, open_store
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.site import NotCheckedError, Site
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError
+from evctl.kube import secret_values
 from evctl.rollout.store_errors import failure
 from evctl.secrets.store import GCS_KEYS, S3_KEYS, of_another_store, store_keys
 
@@ -91,11 +90,11 @@ def _held(site: Site, name: str, serving: str) -> tuple[list[Held], list[str]]:
         except NotAllowedError:
             hidden.append(f"secret {place}")
             continue
-        data = secret.get("data") or {}
-        if all(key in data for key in store_keys(profile)):
+        values = secret_values(secret)
+        if all(key in values for key in store_keys(profile)):
             notes = (secret.get("metadata") or {}).get("annotations") or {}
             foreign = tuple(of_another_store(notes, profile)) if space == serving else ()
-            found.append(Held(place, {key: _decoded(data[key]) for key in store_keys(profile)}, foreign))
+            found.append(Held(place, {key: values[key] for key in store_keys(profile)}, foreign))
     return found, hidden
 
 
@@ -126,10 +125,6 @@ def _asked(site: Site, held: Held) -> Finding | None:
     except Exception as error:  # obstore's own errors have no common base
         return verdict(error, f"secret {held.place} does not open {uri}", store.endpoint or "the store", _apply(site))
     return None
-
-
-def _decoded(value: Any) -> str:
-    return base64.b64decode(value).decode(errors="replace")
 
 
 def _apply(site: Site) -> str:

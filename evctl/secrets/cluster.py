@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UsageError
+from evctl.kube import secret_values
 from evctl.secrets.local import KEY, NAME, SecretChange
 
 MANAGER = "evctl"
@@ -101,8 +102,7 @@ class ClusterSecrets:
 
     def values(self, name: str) -> dict[str, str]:
         """Return a secret's values by key; nothing of one that does not exist. NotAllowedError: RBAC, naming the verb."""
-        data = self._get(name).get("data") or {}
-        return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+        return secret_values(self._get(name))
 
     def service_account(self, name: str, secret: str, *, force: bool = False) -> bool:
         """Let a service account use a secret, making it when it is missing; return whether anything changed."""

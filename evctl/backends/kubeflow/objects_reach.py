@@ -5,7 +5,6 @@ No value of a credential is ever part of a message: foreign texts are searched f
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError
+from evctl.kube import secret_values
 from evctl.profile import Profile
 
 CONNECT_TIMEOUT_S = 2.0
@@ -190,12 +190,8 @@ def _secret(reach: Reach, session: Session) -> tuple[dict[str, str], str | None]
         except EvctlError as error:
             why = error.message
             continue
-        return {key: _decoded(value) for key, value in (found.get("data") or {}).items()}, None
+        return {key: value.strip() for key, value in secret_values(found).items()}, None
     return {}, why
-
-
-def _decoded(value: str) -> str:
-    return base64.b64decode(value).decode(errors="replace").strip()
 
 
 def open_store(
