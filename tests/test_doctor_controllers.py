@@ -14,10 +14,10 @@ def hook(group: str, resource: str, **client: Any) -> dict[str, Any]:
     return {"webhooks": [{"name": "a", "clientConfig": client, "rules": rules}]}
 
 
-def test_the_service_is_that_of_the_webhook_that_is_asked_about_an_inference_service() -> None:
+def test_who_is_asked_is_told_by_the_webhook_that_is_asked_about_an_inference_service() -> None:
     service = {"namespace": "serve-system", "name": "hooks", "path": "/mutate"}
     other = {"namespace": "knative-serving", "name": "webhook"}
-    found = controllers.hook_service(
+    found = controllers.hook_clients(
         [
             {"metadata": {"name": "empty"}},
             hook("serving.knative.dev", "services", service=other),
@@ -26,8 +26,8 @@ def test_the_service_is_that_of_the_webhook_that_is_asked_about_an_inference_ser
             hook("serving.kserve.io", "inferenceservices", service=service),
         ]
     )
-    assert found == ("serve-system", "hooks")
-    assert controllers.hook_service([]) is None
+    assert found == [{"url": "https://elsewhere"}, {"service": service}]
+    assert controllers.hook_clients([]) == []
 
 
 def deployment(name: str = "manager", **given: Any) -> dict[str, Any]:

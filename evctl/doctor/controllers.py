@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.site import NotCheckedError, Site, side_by_side
@@ -34,15 +35,19 @@ def kserve_controller(site: Site) -> Finding:
     installed(api)
     spaces = tuple(dict.fromkeys(("kserve", site.profile.kubeflow.system_namespace)))
     try:
-        service = hook_service(each for page in side_by_side(api.list, HOOKS) for each in page)
+        clients = hook_clients(each for page in side_by_side(api.list, HOOKS) for each in page)
     except NotAllowedError:
         return _named(by_name(api, spaces, KSERVE), KSERVE, spaces, "ask for list on mutatingwebhookconfigurations")
-    if service is None:
-        sought = by_name(api, spaces, KSERVE)
-        if sought.found is None and not sought.hidden:
-            return failed("KServe's definitions are there, but no webhook and no controller", INSTALL)
-        return _named(sought, KSERVE, spaces, INSTALL)
-    return _behind(api, *service)
+    service = next((each["service"] for each in clients if each.get("service")), None)
+    if service is not None:
+        return _behind(api, str(service["namespace"]), str(service["name"]))
+    if clients:
+        # the webhook is asked by a check of its own
+        return passed(f"outside the cluster, at {urlsplit(str(clients[0].get('url'))).netloc}")
+    sought = by_name(api, spaces, KSERVE)
+    if sought.found is None and not sought.hidden:
+        return failed("KServe's definitions are there, but no webhook and no controller", INSTALL)
+    return _named(sought, KSERVE, spaces, INSTALL)
 
 
 def workflow_controller(site: Site) -> Finding:
@@ -73,14 +78,10 @@ def by_name(api: KubeApi, namespaces: Sequence[str], name: str) -> Sought:
     return Sought(None, tuple(hidden))
 
 
-def hook_service(configurations: Iterable[Document]) -> tuple[str, str] | None:
-    """Return (namespace, name) of the service that is asked about each InferenceService; None where no webhook is."""
-    for configuration in configurations:
-        for hook in configuration.get("webhooks") or ():
-            service = (hook.get("clientConfig") or {}).get("service")
-            if service and any(_ours(rule) for rule in hook.get("rules") or ()):
-                return str(service["namespace"]), str(service["name"])
-    return None
+def hook_clients(configurations: Iterable[Document]) -> list[Document]:
+    """Return who is asked about each InferenceService: `{service: {namespace, name}}`, or `{url}`."""
+    hooks = [hook for configuration in configurations for hook in configuration.get("webhooks") or ()]
+    return [hook["clientConfig"] for hook in hooks if any(_ours(rule) for rule in hook.get("rules") or ())]
 
 
 def _ours(rule: Document) -> bool:

@@ -14,7 +14,7 @@ from tests.cluster.test_doctor import Place, place
 
 __all__ = ["place"]
 pytestmark = pytest.mark.cluster
-Hooked = Callable[[str, str], None]
+Hooked = Callable[..., None]
 
 
 def deploy(admin: KubeApi, space: str, name: str, *, replicas: int = 1, ready: int = 0) -> None:
@@ -41,7 +41,7 @@ def hooked(admin: KubeApi) -> Iterator[Hooked]:
     """Register a webhook as KServe's, which is asked about no namespace that there is."""
     path, name = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", f"hook-{uuid.uuid4().hex[:8]}"
 
-    def register(space: str, service: str) -> None:
+    def register(space: str, service: str, **client: str) -> None:
         rule = {
             "apiGroups": ["serving.kserve.io"], "apiVersions": ["v1beta1"], "operations": ["CREATE", "UPDATE"],
             "resources": ["inferenceservices"],
@@ -50,7 +50,7 @@ def hooked(admin: KubeApi) -> Iterator[Hooked]:
             "name": "inferenceservice.kserve-webhook-server.defaulter", "sideEffects": "None", "rules": [rule],
             "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
             "namespaceSelector": {"matchLabels": {"nobody": "has-this"}},
-            "clientConfig": {"service": {"namespace": space, "name": service, "path": "/x"}},
+            "clientConfig": client or {"service": {"namespace": space, "name": service, "path": "/x"}},
         }  # fmt: skip
         admin.create(path, {"metadata": {"name": name}, "webhooks": [hook]})
 
@@ -92,6 +92,12 @@ def test_a_controller_outside_the_cluster_has_no_deployment_to_look_for(place: P
     hooked(place.namespace, "hooks")
     found = place.one("kserve controller")
     assert (found.status, found.message) == ("pass", f"outside the cluster, behind {place.namespace}/hooks")
+
+
+def test_a_webhook_that_is_given_by_its_address_is_outside_the_cluster_too(place: Place, hooked: Hooked) -> None:
+    hooked("", "", url="https://hooks.example.com:9443/mutate")
+    found = place.one("kserve controller")
+    assert (found.status, found.message) == ("pass", "outside the cluster, at hooks.example.com:9443")
 
 
 def test_without_a_webhook_the_controller_is_looked_for_by_its_name(place: Place) -> None:
