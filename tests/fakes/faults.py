@@ -14,7 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. `cut` sends that many bytes of the body and closes; `reset` sends none and resets."""
+    """One answer. `cut` sends that many bytes of the body and closes; `reset` sends none and resets.
+
+    With `pause_s` it goes on after `cut` instead, when that time is over.
+    """
 
     status: int = 200
     body: bytes = b'{"ok": true}'
@@ -22,6 +25,7 @@ class Answer:
     wait_s: float = 0.0
     cut: int | None = None
     reset: bool = False
+    pause_s: float = 0.0
 
 
 GOOD = Answer()
@@ -91,6 +95,9 @@ class FaultServer:
         head = f"HTTP/1.1 {answer.status} x\r\n" + "".join(f"{k}: {v}\r\n" for k, v in known.items()) + "\r\n"
         try:
             peer.sendall(head.encode() + answer.body[: answer.cut])
+            if answer.pause_s and answer.cut is not None:
+                time.sleep(answer.pause_s)
+                peer.sendall(answer.body[answer.cut :])
         except OSError:
             return False
         return answer.cut is None

@@ -183,6 +183,48 @@ def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Ev
     assert code == 8 and json.loads(out)["state"] == "PENDING"
 
 
+def test_items_that_are_null_are_passed_over(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "task_failed")
+    document = {**kubeflow.world.run(run_id).moment().run, "run_id": run_id}
+    details = [
+        {**each, "child_tasks": [None, *each.get("child_tasks", ())]}
+        for each in document["run_details"]["task_details"]
+    ]
+    holes = {
+        **document,
+        "run_details": {"task_details": [None, *details]},
+        "state_history": [None, {"state": "FAILED"}],
+    }
+
+    def answers(handler: Any, method: str, path: str) -> bool:
+        if path.endswith(run_id):
+            handler.reply(200, holes)
+            return True
+        return False
+
+    kubeflow.api.faults.append(answers)
+    code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
+    assert code == 1 and json.loads(out)["reason"] == "train: RuntimeError: boom"
+
+
+@pytest.mark.parametrize("verb", [("status", "4cf46e58-eccf-487b-ac11-908ecc324084"), ("runs",)])
+def test_an_error_that_is_answered_as_a_success_is_no_answer(
+    verb: tuple[str, ...], kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    kubeflow.profile(experiment="recorded", kubeflow={"deadline_s": 1})
+    kubeflow.world.experiment("recorded")
+
+    def answers(handler: Any, method: str, path: str) -> bool:
+        if "/runs" in path:
+            handler.reply(200, {"error": {"code": 14, "message": "the database is away"}})
+            return True
+        return False
+
+    kubeflow.api.faults.append(answers)
+    code, out, err = evctl(*verb, "--env", "dev")
+    assert (code, out) == (9, "") and "the database is away" in err
+
+
 def the_store_has(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the object store a log; returns what was read of it."""
     asked: list[str] = []

@@ -14,7 +14,15 @@ import pytest
 
 from evctl.backends.kubeflow.auth import Auth
 from evctl.backends.kubeflow.transport import Transport
-from evctl.errors import ConflictError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError, UsageError
+from evctl.errors import (
+    ConflictError,
+    EvctlError,
+    NotAllowedError,
+    NotFoundError,
+    TimedOutError,
+    UnavailableError,
+    UsageError,
+)
 from evctl.profile import AuthSettings, Profile
 from tests.fakes.faults import GOOD, HALF, LOGIN_PAGE, NULL, RESET, TO_LOGIN, Answer, FaultServer, refuse
 
@@ -25,11 +33,18 @@ def to(server: FaultServer, *, timeout_s: float = 0.4, deadline_s: float = 5.0, 
     return Transport(server.url, Auth(AuthSettings(**auth)), timeout_s=timeout_s, deadline_s=deadline_s)
 
 
+EMPTY = Answer(body=b"")
 STUMBLES = {
     "a reset": (RESET,),
     "half a body": (HALF,),
     "null": (NULL,),
     "no JSON": (Answer(body=b"{"),),
+    "no body": (EMPTY,),
+    "no content": (Answer(204, b""),),
+    "a list": (Answer(body=b"[]"),),
+    "a text": (Answer(body=b'"hi"'),),
+    "503 without a body": (Answer(503, b""),),
+    "429 without a body": (Answer(429, b""),),
     "a slow answer": (Answer(wait_s=1.0),),
     "503 twice": (refuse(503), refuse(503)),
     "500": (refuse(500, "boom"),),
@@ -44,7 +59,7 @@ def test_a_read_is_asked_again_after_a_stumble(name: str) -> None:
         assert len(server.seen) == len(STUMBLES[name]) + 1
 
 
-@pytest.mark.parametrize("fault", [RESET, HALF, Answer(wait_s=1.0), refuse(503), refuse(502)])
+@pytest.mark.parametrize("fault", [RESET, HALF, EMPTY, Answer(503, b""), Answer(wait_s=1.0), refuse(503), refuse(502)])
 def test_a_submission_is_never_sent_twice(fault: Answer) -> None:
     with FaultServer(fault, GOOD) as server:
         with pytest.raises(UnavailableError):
@@ -62,6 +77,39 @@ def test_the_server_says_how_long_to_wait() -> None:
     with FaultServer(refuse(503, Retry_After="1"), GOOD) as server:
         to(server).json("GET", "/x")
         assert server.times[1] - server.times[0] >= 1
+
+
+def test_a_server_that_asks_for_no_wait_is_not_stormed() -> None:
+    for asked in ("0", "-1", "nan", formatdate(usegmt=True)):
+        with FaultServer(refuse(503, Retry_After=asked)) as server:
+            with pytest.raises(UnavailableError):
+                to(server, deadline_s=1.0).json("GET", "/x")
+            assert 2 <= len(server.seen) < 8
+
+
+def test_a_date_to_come_back_at_is_by_the_servers_clock() -> None:
+    ahead = time.time() + 3600
+    told = {"Retry-After": formatdate(ahead + 1, usegmt=True), "Date": formatdate(ahead, usegmt=True)}
+    with FaultServer(Answer(503, b"", told), GOOD) as server:
+        to(server).json("GET", "/x")
+        assert 0.9 <= server.times[1] - server.times[0] < 2
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409])
+def test_a_refusal_without_a_word_is_told_by_its_number(status: int) -> None:
+    with FaultServer(Answer(status, b"")) as server, pytest.raises(EvctlError, match=f"/x: HTTP {status}"):
+        to(server).json("GET", "/x")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}])
+def test_a_stream_must_begin_in_time_and_may_be_silent_once_it_has(headers: dict[str, str]) -> None:
+    with FaultServer(Answer(wait_s=3.0)) as server:
+        start = time.monotonic()
+        with pytest.raises(TimedOutError):
+            list(to(server, timeout_s=10.0).stream("/log", deadline_s=0.5))
+        assert time.monotonic() - start < 1.5
+    with FaultServer(Answer(body=b"first\nlast\n", pause_s=1.0, cut=6, headers=headers)) as server:
+        assert b"".join(to(server).stream("/log")) == b"first\nlast\n"
 
 
 def test_a_storm_ends_with_the_deadline() -> None:

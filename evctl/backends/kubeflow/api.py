@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evctl.backends import spec as specs
-from evctl.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError, trim
 from evctl.state import home
 
 V2 = "/apis/v2beta1"
@@ -56,8 +56,11 @@ class Api:
         """Documents that were asked for one at a time, which is how a run is read."""
 
     def run(self, run_id: str) -> Document:
-        """Return a run's document. NotFoundError if there is none."""
-        return self._get(f"{V2}/runs/{_safe(run_id)}")
+        """Return a run's document. NotFoundError if there is none; UnavailableError for an answer that is no run."""
+        found = self._get(f"{V2}/runs/{_safe(run_id)}")
+        if not found.get("run_id"):
+            raise _no_answer(found, f"run {run_id}")
+        return found
 
     def create_run(self, body: Document) -> Document:
         """Start a run."""
@@ -180,6 +183,8 @@ class Api:
             asked["filter"] = json.dumps({"predicates": list(predicates)})
         while True:
             answer = self.connection.request("GET", path, query=asked)
+            if "error" in answer and key not in answer:
+                raise _no_answer(answer, key)
             yield from answer.get(key) or ()
             token = answer.get("next_page_token")
             if not token:
@@ -192,6 +197,16 @@ def _safe(part: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", part) or part in (".", ".."):
         raise NotFoundError(f"no run, pipeline or version {part!r}", hint="evctl runs")
     return part
+
+
+def _no_answer(document: Document, what: str) -> UnavailableError:
+    """Return the error for a success that holds none: what a gateway says once it has promised a success."""
+    error = document.get("error")
+    said = error.get("message") if isinstance(error, Mapping) else error
+    return UnavailableError(
+        f"the KFP API answered with no {what}" + (f": {trim(str(said))}" if said else ""),
+        hint="the same command again; evctl doctor",
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -66,15 +66,19 @@ def run_state(run: Mapping[str, Any], *, cancel_requested: bool = False) -> RunS
 
 def was_terminated(run: Mapping[str, Any]) -> bool:
     """Whether somebody terminated the run in its current life (a retry begins a new one)."""
-    states = [entry.get("state") for entry in run.get("state_history") or ()]
+    states = [entry.get("state") for entry in _history(run)]
     last = max((i for i, state in enumerate(states) if state == "RUNNING"), default=-1)
     return any(state in ("CANCELING", "CANCELED") for state in states[last + 1 :])
 
 
 def retried_at(run: Mapping[str, Any]) -> datetime | None:
     """Return when the run's last retry began; None where it was not retried."""
-    began = [entry.get("update_time") for entry in run.get("state_history") or () if entry.get("state") == "RUNNING"]
+    began = [entry.get("update_time") for entry in _history(run) if entry.get("state") == "RUNNING"]
     return argo.moment(began[-1]) if len(began) > 1 else None
+
+
+def _history(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [entry for entry in run.get("state_history") or () if isinstance(entry, Mapping)]
 
 
 def finished_at(run: Mapping[str, Any]) -> datetime | None:

@@ -210,7 +210,7 @@ def read(run: Mapping[str, Any]) -> Nodes:
     by_name: dict[str, list[Entry]] = {}
     ids: set[int] = set()
     workflow = ""
-    for item in details:
+    for item in filter(_is_mapping, details):
         children = set()
         for child in _children(item):
             number = _NUMBER.search(child)
@@ -233,4 +233,9 @@ def read(run: Mapping[str, Any]) -> Nodes:
 
 
 def _children(item: Mapping[str, Any]) -> Iterable[str]:
-    return [str(child["pod_name"]) for child in item.get("child_tasks") or () if child.get("pod_name")]
+    children = filter(_is_mapping, item.get("child_tasks") or ())
+    return [str(child["pod_name"]) for child in children if child.get("pod_name")]
+
+
+def _is_mapping(item: Any) -> bool:
+    return isinstance(item, Mapping)

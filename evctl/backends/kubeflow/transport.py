@@ -6,7 +6,6 @@ A request that may have had an effect is never sent twice here: whoever submits 
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -24,18 +23,15 @@ from evctl.backends.kubeflow.transport_answers import (
     moved_to,
     retry_after,
 )
+from evctl.backends.kubeflow.transport_attempt import Attempt, patient, whole
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError, UsageError, trim
 from evctl.resolving import resolve
 
 CONNECT_TIMEOUT_S = 1.5
 """For each address of a name; three dead ones are told within 5 s."""
-CONNECT_TRIES = 2
-SILENT_S = 2.0
-"""A server that took longer than this not to be there is not tried again."""
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 STREAM_QUIET_S = 120.0
 """How long a followed log may say nothing before its connection is taken for dead."""
-FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
+LEAST_S = 0.05
 
 
 class Transport:
@@ -83,9 +79,9 @@ class Transport:
             deadline_s: for its beginning, where the caller has another place to look; None is the policy's.
             final: statuses that are taken for the answer, though the policy would try again.
         """
-        answer = self.send(
-            "GET", _url(path, query), preload=False, read_s=STREAM_QUIET_S, deadline_s=deadline_s, final=final
-        )
+        answer = self.send("GET", _url(path, query), preload=False, deadline_s=deadline_s, final=final)
+        # it had to begin in time as everything has, and may be silent once it has
+        patient(answer, STREAM_QUIET_S)
         try:
             # not stream(): that waits until a piece is full, and a followed log is slow
             while piece := answer.read1(1 << 16):
@@ -103,7 +99,6 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         document: bool = False,
         preload: bool = True,
-        read_s: float | None = None,
         deadline_s: float | None = None,
         final: Collection[int] = (),
         **content: Any,
@@ -118,13 +113,13 @@ class Transport:
             UnavailableError: no answer, or none that is whole; a submission may have arrived all the same.
             NotAllowedError, NotFoundError, ConflictError, UsageError: the server's own refusals.
         """
-        attempt = _Attempt(
+        attempt = Attempt(
             method, url if "://" in url else self.base + url, time.monotonic() + (deadline_s or self.deadline_s)
         )
         while True:
             known = {**(headers or {}), **self.auth.headers()}
             try:
-                answer = self._once(attempt, known, preload, read_s, content)
+                answer = self._once(attempt, known, preload, content)
             except UnavailableError as error:
                 attempt.or_raise(self._blamed(attempt, error))
                 continue
@@ -146,11 +141,10 @@ class Transport:
                 continue
             return answer
 
-    def _once(
-        self, attempt: _Attempt, headers: dict[str, str], preload: bool, read_s: float | None, content: dict[str, Any]
-    ) -> Any:
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_s or self.timeout_s)
+    def _once(self, attempt: Attempt, headers: dict[str, str], preload: bool, content: dict[str, Any]) -> Any:
         attempt.sent = False
+        begin_s = max(LEAST_S, min(self.timeout_s, attempt.left()))
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=begin_s)
         try:
             resolve(attempt.url)
         except UnavailableError:
@@ -168,7 +162,7 @@ class Transport:
                 **content,
             )
             if preload:
-                answer = _whole(answer, attempt.end)
+                answer = whole(answer, attempt.end)
         except urllib3.exceptions.SSLError as error:
             attempt.hopeless = True
             raise UnavailableError(
@@ -194,7 +188,7 @@ class Transport:
         except urllib3.exceptions.ReadTimeoutError as error:
             attempt.sent = True
             raise TimedOutError(
-                f"{self.base} timed out: no answer within {read_s or self.timeout_s:g} s",
+                f"{self.base} timed out: no answer within {begin_s:.2g} s",
                 hint="the same command again; evctl doctor",
             ) from error
         except TimeoutError as error:
@@ -209,7 +203,7 @@ class Transport:
         self._note_clock(answer)
         return answer
 
-    def _blamed(self, attempt: _Attempt, error: UnavailableError) -> EvctlError:
+    def _blamed(self, attempt: Attempt, error: UnavailableError) -> EvctlError:
         reason = self._blame()
         attempt.hopeless = attempt.hopeless or isinstance(reason, NotAllowedError)
         return reason or error
@@ -220,26 +214,6 @@ class Transport:
         except (KeyError, TypeError, ValueError):
             return
         self.skew_s = theirs - time.time()
-
-
-class _Attempt:
-    """One request through its retries."""
-
-    def __init__(self, method: str, url: str, end: float) -> None:
-        self.method, self.url, self.end = method, url, end
-        self.begun, self.pause, self.unconnected = time.monotonic(), FIRST_PAUSE_S, 0
-        self.renewed = self.sent = self.hopeless = False
-
-    def or_raise(self, error: EvctlError, *, after: float | None = None, processed: bool = True) -> None:
-        """Wait for the next try, or raise: too late, pointless, or perhaps already done."""
-        lost = self.sent and processed and self.method not in SAFE
-        wait = after if after is not None else self.pause * random.uniform(0.8, 1.2)
-        silent = self.unconnected and time.monotonic() - self.begun > SILENT_S
-        given_up = self.unconnected >= CONNECT_TRIES or silent or self.hopeless or lost
-        if given_up or time.monotonic() + wait > self.end:
-            raise error
-        time.sleep(wait)
-        self.pause = min(2 * self.pause, MAX_PAUSE_S)
 
 
 class PolicyPool:
@@ -263,20 +237,6 @@ class PolicyPool:
         return self._transport.send(
             method, url, headers=headers, preload=preload_content, document=preload_content, **content
         )
-
-
-def _whole(answer: Any, end: float) -> Any:
-    """Return the response with its body read: a body that trickles is bounded too, which no socket's timeout does."""
-    pieces = []
-    while piece := answer.read1(1 << 16):
-        pieces.append(piece)
-        if time.monotonic() > end:
-            answer.close()
-            raise TimeoutError("its answer does not end in time")
-    answer.release_conn()
-    return urllib3.HTTPResponse(
-        b"".join(pieces), headers=answer.headers, status=answer.status, reason=answer.reason, preload_content=True
-    )
 
 
 def _verified(ca_file: str | None) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -43,19 +46,27 @@ def moved_to(url: str, answer: Any) -> str | None:
 
 
 def is_document(data: bytes) -> bool:
-    """Whether this is JSON, and not null."""
+    """Whether this is a JSON object, as everything is that the KFP API answers."""
     try:
-        return json.loads(data) is not None
+        return isinstance(json.loads(data), dict)
     except ValueError:
         return False
 
 
 def retry_after(answer: Any) -> float | None:
-    """Return the seconds that the server asks to wait; None where it does not."""
-    try:
-        return max(0.0, float(answer.headers.get("Retry-After")))
-    except (TypeError, ValueError):
-        return None
+    """Return the seconds that the server asks to wait, given as such or as a date; None where it does not."""
+    asked = str(answer.headers.get("Retry-After") or "")
+    with contextlib.suppress(ValueError):
+        seconds = float(asked)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        # by the server's own clock, whatever ours shows
+        return max(0.0, _date(asked) - _date(str(answer.headers["Date"])))
+    return None
+
+
+def _date(text: str) -> float:
+    return parsedate_to_datetime(text).timestamp()
 
 
 def explained(method: str, url: str, answer: Any) -> EvctlError:
