@@ -31,10 +31,15 @@ class KubeApi:
         client: `kubernetes.client.ApiClient`, logged in.
         namespace: what the login's context names, for those who need a default.
         timeout_s: seconds for one request. deadline_s: seconds for a read with its retries.
+
+    `quiet_s` is for whoever can do without the cluster: seconds in which one that has once let us wait in vain is not
+    asked again. What it said goes for the next requests too.
     """
 
     def __init__(self, client: Any, *, namespace: str = "default", timeout_s: float = 10.0, deadline_s: float = 20.0):
         self._client = client
+        self.quiet_s = 0.0
+        self._silent: tuple[float, TimedOutError] | None = None
         self.host: str = client.configuration.host.rstrip("/")
         self.namespace, self.timeout_s, self.deadline_s = namespace, timeout_s, deadline_s
 
@@ -159,6 +164,7 @@ class KubeApi:
         def again() -> bool:
             return method == "GET" and time.monotonic() + pause < end
 
+        self._if_asked()
         while True:
             try:
                 answer = self._send(method, url, content, headers, read_s=self.timeout_s, preload=True)
@@ -173,17 +179,26 @@ class KubeApi:
                         hint="is there a proxy in between? evctl doctor",
                     ) from error
             except UnavailableError as error:
+                if self.quiet_s and isinstance(error, TimedOutError):
+                    self._silent = time.monotonic() + self.quiet_s, error
+                    raise
                 # a reset or a slow answer may be the server's restart
                 if not again() or isinstance(error, Unreachable):
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
 
+    def _if_asked(self) -> None:
+        """Raise what it said last, while a silent cluster is left alone."""
+        if self._silent is not None and time.monotonic() < self._silent[0]:
+            raise self._silent[1]
+
     def _lines(
         self, path: str, query: Mapping[str, Any], *, read_s: float | None, within_s: float | None = None
     ) -> Iterator[str]:
         import urllib3
 
+        self._if_asked()
         end = math.inf if within_s is None else time.monotonic() + within_s
         answer = self._send("GET", _url(path, query), None, {}, read_s=read_s, preload=False)
         try:

@@ -33,7 +33,8 @@ def to(server: FaultServer, folder: Path, *, timeout_s: float = 0.4, deadline_s:
 
 STUMBLES = {
     "a reset": RESET, "half a body": HALF, "null": NULL, "a list": Answer(body=b"[]"), "no JSON": Answer(body=b"<"),
-    "a slow answer": Answer(wait_s=0.8), "503": refuse(503), "429": refuse(429),
+    "a slow answer": Answer(wait_s=0.8), "503": refuse(503), "429": refuse(429), "no body": Answer(body=b""),
+    "503 without a body": Answer(503, b""),
 }  # fmt: skip
 
 
@@ -58,6 +59,21 @@ def test_a_server_that_never_answers_is_given_up_within_the_deadline_and_one_req
         with pytest.raises(TimedOutError, match=r"timed out: no answer within 0\.4 s"):
             to(server, tmp_path, deadline_s=1.0).get("/x")
         assert time.monotonic() - start < 2
+
+
+def test_a_silent_server_is_left_alone_by_whoever_can_do_without_it(tmp_path: Path) -> None:
+    with FaultServer(Answer(wait_s=5), GOOD) as server:
+        api = to(server, tmp_path)
+        api.quiet_s = 1.0
+        start = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(TimedOutError, match="no answer within"):
+                api.get("/x")
+        with pytest.raises(TimedOutError):
+            list(api.pod_log("n", "p"))
+        assert time.monotonic() - start < 1.0 and len(server.seen) == 1
+        time.sleep(1.5)
+        assert api.get("/x") == {"ok": True}
 
 
 def test_a_way_that_swallows_connections_is_a_timeout_and_a_closed_port_is_none(

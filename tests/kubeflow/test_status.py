@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import pytest
 from evctl.backends.base import TaskState
 from evctl.errors import UnavailableError
 from evctl.index import IndexEntry, RunIndex
+from tests.fakes.faults import Answer, FaultServer
 from tests.fakes.kfp_life import Plan
 from tests.kubeflow.conftest import Kubeflow
 from tests.kubeflow.recorded import SITUATIONS
@@ -269,6 +271,22 @@ def test_a_finished_runs_log_that_six_requests_do_not_reach_is_named_with_the_co
     assert "why train failed" in said
     _, log, _ = evctl(*said.rpartition("evctl ")[2].split())
     assert "RuntimeError: boom" in log
+
+
+@pytest.mark.parametrize("verb", [("status",), ("logs", "--failed"), ("outputs",)])
+def test_a_cluster_that_hangs_is_waited_for_once(
+    verb: tuple[str, ...], kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_id = put(kubeflow, "task_failed")
+    kubeflow.profile(kubeflow={"request_timeout_s": 1})
+    with FaultServer(Answer(wait_s=30)) as server:
+        changed = kubeflow.kubeconfig.read_text().replace(kubeflow.api.url, server.url)
+        (tmp_path / "hangs").write_text(changed)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "hangs"))
+        start = time.monotonic()
+        evctl(*verb, run_id, "--env", "dev")
+        assert time.monotonic() - start < 4
+        assert len(server.seen) == 1
 
 
 def test_a_cluster_that_does_not_answer_is_asked_once_a_while_and_it_is_said(

@@ -28,6 +28,8 @@ METADATA_SERVICE, METADATA_PORT = "metadata-grpc-service", 8080
 STORE_SERVICES = (("seaweedfs", 9000), ("minio-service", 9000), ("minio", 9000))
 """What KFP has installed as its object store, the newest first."""
 METADATA_TIMEOUT_S, METADATA_PATIENCE_S = 5.0, 2.0
+KUBERNETES_PAUSE_S = 30.0
+"""Seconds in which a cluster that did not answer is not asked again: what it knows is worth no second wait."""
 
 
 def connect(profile: Profile) -> Connection:
@@ -106,6 +108,7 @@ class Connection:
                 timeout_s = self._settings.request_timeout_s
                 try:
                     self._kubernetes = connect_kubernetes(self._settings.context, timeout_s=timeout_s)
+                    self._kubernetes.quiet_s = KUBERNETES_PAUSE_S
                 except EvctlError as error:
                     self._no_kubernetes = error
             return self._kubernetes

@@ -16,6 +16,7 @@ from evctl.backends.base import TERMINAL_RUN_STATES, Run, RunState
 from evctl.backends.kubeflow import pods as pod_reader
 from evctl.backends.kubeflow import workflow as workflows
 from evctl.backends.kubeflow.api import Api
+from evctl.backends.kubeflow.connect import KUBERNETES_PAUSE_S
 from evctl.backends.kubeflow.explaining import Allowance, LastWords, unexplained
 from evctl.backends.kubeflow.join import Sources, join, run_state
 from evctl.backends.metadata.values import RunMetadata
@@ -23,7 +24,6 @@ from evctl.errors import EvctlError, UnavailableError
 from evctl.profile import Profile
 
 METADATA_PAUSE_S = 10.0
-KUBERNETES_PAUSE_S = 30.0
 """Seconds in which a server that did not answer is not asked again: a watch goes on at its own pace."""
 WORKFLOW_PAUSE_S = 10.0
 """A run that stands still is looked up in Argo this often at most; it stands still between any two tasks."""
