@@ -21,6 +21,10 @@ class Unreachable(UnavailableError):
     """Nobody is there, or not who should be: asking again at once is pointless."""
 
 
+class NoKubeconfig(UnavailableError):
+    """Nobody has named a cluster: whoever can do without one has nothing to say of it."""
+
+
 class NoConnection(Unreachable, TimedOutError):
     """Nobody took a connection in time, nor refused one."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evctl.errors import NotAllowedError, UnavailableError, trim
 from evctl.kube import KubeApi
+from evctl.kube_errors import NoKubeconfig
 
 
 def connect_kubernetes(
@@ -19,34 +23,57 @@ def connect_kubernetes(
         UnavailableError: there is none of them. NotAllowedError: a login plugin failed.
     """
     import kubernetes
+    import yaml
     from kubernetes.config import ConfigException
 
     named = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG")
     in_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not named and context is None
     # the package reads KUBECONFIG and HOME once, when it is imported
-    named = named or str(Path.home() / ".kube" / "config")
+    own = Path.home() / ".kube" / "config"
+    nothing = not named and context is None and not own.exists()
+    named = named or str(own)
     try:
         if in_pod:
             settings = kubernetes.client.Configuration()
             kubernetes.config.load_incluster_config(client_configuration=settings)
-            own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-            namespace = own.read_text().strip() if own.exists() else "default"
+            mine = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+            namespace = mine.read_text().strip() if mine.exists() else "default"
             return KubeApi(_quiet(kubernetes.client.ApiClient(settings)), namespace=namespace, timeout_s=timeout_s)
-        client = _quiet(kubernetes.config.new_client_from_config(named, context=context))
+        with _plugin_heard():
+            client = _quiet(kubernetes.config.new_client_from_config(named, context=context))
         return KubeApi(client, namespace=_namespace(named, context), timeout_s=timeout_s)
     except ConfigException as error:
         if "Invalid kube-config" in str(error) or "No such file" in str(error) or not str(error):
-            raise UnavailableError(
+            raise (NoKubeconfig if nothing else UnavailableError)(
                 "there is no access to a cluster: no kubeconfig, and this is no pod",
                 hint="export KUBECONFIG=FILE, or set kubeflow.context in the profile",
             ) from error
         raise NotAllowedError(
             f"the kubeconfig gives no login: {trim(str(error), 160)}", hint="kubectl auth whoami"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
         raise UnavailableError(
             f"the kubeconfig cannot be read: {trim(str(error), 120)}", hint="kubectl config view, or set KUBECONFIG"
         ) from error
+
+
+@contextlib.contextmanager
+def _plugin_heard() -> Iterator[None]:
+    """Raise NotAllowedError for a login plugin that failed: the package logs that, and goes on as nobody."""
+    heard: list[str] = []
+    listener = logging.Handler(logging.ERROR)
+    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(listener)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(listener)
+    if heard:
+        # what the plugin itself printed comes behind the first point, and is not ours to repeat
+        raise NotAllowedError(
+            f"the kubeconfig's login plugin failed: {trim(heard[-1].partition('. ')[0], 120)}",
+            hint="kubectl auth whoami",
+        )
 
 
 def _quiet(client: Any) -> Any:

@@ -13,7 +13,7 @@ import yaml
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, TimedOutError, UnavailableError
 from evctl.kube import KubeApi
-from evctl.kube_errors import WebhookRefusal
+from evctl.kube_errors import NoKubeconfig, WebhookRefusal
 from evctl.kube_login import connect_kubernetes
 from tests.fakes.faults import GOOD, HALF, NULL, RESET, Answer, FaultServer, refuse
 
@@ -29,6 +29,44 @@ def to(server: FaultServer, folder: Path, *, timeout_s: float = 0.4, deadline_s:
     api = connect_kubernetes(kubeconfig=folder / "kubeconfig", timeout_s=timeout_s)
     api.deadline_s = deadline_s
     return api
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "clusters: [", "\tx: y", "hello", "[]", "clusters: null\n", "apiVersion: v1\nkind: Config\n", "", b"\x00\xff\xfe",
+        "apiVersion: v1\nclusters: [{name: c}]\ncontexts: [{name: c}]\ncurrent-context: c\nusers: []\n",
+    ],
+)  # fmt: skip
+def test_a_kubeconfig_that_is_damaged_is_told_as_one(content: str | bytes, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises((UnavailableError, NotAllowedError)) as caught:
+        connect_kubernetes(kubeconfig=damaged)
+    assert not isinstance(caught.value, NoKubeconfig) and caught.value.hint
+
+
+@pytest.mark.parametrize("command", ["no-such-login", "false"])
+def test_a_login_plugin_that_fails_is_told_and_nobody_goes_on_without_a_name(
+    command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "interactiveMode": "Never"}
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"exec": plugin}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }  # fmt: skip
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    with pytest.raises(NotAllowedError, match="login plugin failed: "):
+        connect_kubernetes(kubeconfig=tmp_path / "kubeconfig")
+    assert capfd.readouterr().err == ""
+
+
+def test_where_nobody_has_named_a_cluster_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NoKubeconfig, match="no kubeconfig, and this is no pod"):
+        connect_kubernetes()
 
 
 STUMBLES = {

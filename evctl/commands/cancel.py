@@ -25,7 +25,9 @@ def cancel(
     found = resolve.run(run, env)
     local = found.profile.backend == "local"
     if not local:
-        say(f"ending run {found.run_id[:8]}; an exit handler of it still runs, which takes its pods a while")
+        say(
+            f"ending run {found.run_id[:8]}: its pods take a while to go, and an exit handler, if it has one, still runs"
+        )
     ended = lifecycle.cancel_and_wait(
         found.backend,
         found.run_id,

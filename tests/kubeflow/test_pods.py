@@ -162,3 +162,13 @@ def test_what_a_pod_needs_and_does_not_find_is_named(how: str) -> None:
     status, wanted = MORE_BLOCKS[how]
     (found,) = pods.read([pod(**{**status, "phase": "Pending"})])
     assert found.blocked == wanted
+
+
+@pytest.mark.parametrize(("scheduled", "blocked"), [("True", None), ("False", "Unschedulable: 0/1 nodes")])
+def test_that_a_pod_had_no_node_is_no_news_once_it_has_one(scheduled: str, blocked: str | None) -> None:
+    condition = {"type": "PodScheduled", "status": scheduled, "reason": "Unschedulable", "message": "0/1 nodes"}
+    waiting = pod(phase="Pending", conditions=[condition])
+    event = {"reason": "FailedScheduling", "message": "0/1 nodes", "object": "wf-1"}
+    assert pods.read([waiting], [event])[0].blocked == blocked
+    mount = {"reason": "FailedMount", "message": "no secret", "object": "wf-1"}
+    assert pods.read([waiting], [event, mount])[0].blocked == (blocked or "FailedMount: no secret")

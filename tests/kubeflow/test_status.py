@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_without_kubernetes_the_rest_is_still_told(
         assert document["reason"] == "train: RuntimeError: boom"
 
 
+def test_a_cluster_that_is_named_and_cannot_be_asked_is_said(
+    kubeflow: Kubeflow, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put(kubeflow, "task_failed")
+    kubeflow.kubeconfig.write_text("clusters: [")
+    code, out, err = evctl("status", run_id, "--env", "dev", "-o", "json")
+    document = json.loads(out)
+    assert (code, err, document["reason"]) == (1, "", "train: RuntimeError: boom")
+    [said] = document["warnings"]
+    assert said.startswith("pods cannot be read, so why one does not start is not known: the kubeconfig cannot be read")
+
+
 def test_a_run_that_was_not_started_from_here_is_found_by_beginning_name_and_latest(
     kubeflow: Kubeflow, evctl: Evctl
 ) -> None:
@@ -183,6 +196,22 @@ def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Ev
     kubeflow.api.faults.append(answers)
     code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
     assert code == 8 and json.loads(out)["state"] == "PENDING"
+
+
+def test_a_run_that_succeeded_but_for_its_exit_handler_says_why_that_failed(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "succeeded")
+    answers = deepcopy(kubeflow.world.metadata(run_id) or {})
+    handler = next(
+        each
+        for each in answers["GetExecutionsByContext"]["executions"]
+        if each["custom_properties"]["task_name"]["string_value"] == "notify"
+    )
+    handler["last_known_state"] = "FAILED"
+    kubeflow.mlmd.lookup = lambda _: answers
+    asked, document = requests_of(kubeflow, evctl, run_id)
+    told = next(task for task in document["tasks"] if task["name"] == "notify")
+    assert (document["state"], told["state"], told["reason"]) == ("SUCCEEDED", "FAILED", "RuntimeError: boom")
+    assert document["warnings"] == [] and len(asked) == 6
 
 
 def test_items_that_are_null_are_passed_over(kubeflow: Kubeflow, evctl: Evctl) -> None:

@@ -97,6 +97,46 @@ def test_a_pod_that_somebody_deleted_is_the_reason(kubeflow: Kubeflow, evctl: Ev
     assert (code, document["reason"]) == (1, "train_2: pod deleted")
 
 
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("main: OOMKilled (exit code 137)", "killed for memory (OOMKilled): raise the step's memory in the profile"),
+        ("Pod was active on the node longer than the specified deadline", "deadline: it ran longer than its timeout"),
+        ("main: Error (exit code 137)", "MB 32"),
+    ],
+)
+def test_what_ended_a_pod_that_is_gone_by_now_is_argos_to_say_and_not_its_logs_last_line(
+    message: str, reason: str, kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    run_id = started(kubeflow, fates={("train-2",): "killed"})
+    for pod in kubeflow.world.run(run_id).moment().pods:
+        kubeflow.world.logs[pod["metadata"]["name"]] = "MB 16\nMB 32\n"
+    kubeflow.world.run(run_id).moment().pods.clear()
+    kubeflow.world.workflows = {run_id: workflow(node("train-2(0).executor(0)", "Failed", message))}
+    kubeflow.api.requests.clear()
+    kubeflow.mlmd.calls.clear()
+    code, document = status(evctl, run_id)
+    assert code == 1 and document["reason"].startswith(f"train_2: {reason}")
+    assert len(kubeflow.api.paths()) + len(kubeflow.mlmd.calls) <= 6
+
+
+def test_of_several_tasks_whose_pods_are_gone_argo_says_of_all_and_the_rest_is_not_called_unreadable(
+    kubeflow: Kubeflow, evctl: Evctl
+) -> None:
+    run_id = started(kubeflow, fates={("train",): "killed", ("train-2",): "killed", ("train-3",): "killed"})
+    kubeflow.world.run(run_id).moment().pods.clear()
+    kubeflow.world.workflows = {run_id: workflow(node("train-2(0).executor(0)", "Error", "pod deleted"))}
+    kubeflow.api.requests.clear()
+    kubeflow.mlmd.calls.clear()
+    _, document = status(evctl, run_id)
+    told = {task["name"]: task["reason"] for task in document["tasks"] if task["state"] == "FAILED"}
+    assert told["train_2"] == "pod deleted"
+    assert told["train_3"] == "failed; its log was not read here"
+    [said] = document["warnings"]
+    assert "train_3" in said and "train_2" not in said
+    assert len(kubeflow.api.paths()) + len(kubeflow.mlmd.calls) <= 6
+
+
 def test_a_pod_that_a_quota_keeps_out_is_told_within_the_pending_timeout(kubeflow: Kubeflow, evctl: Evctl) -> None:
     run_id = started(kubeflow, fates={("train-2",): "waiting"})
     kubeflow.world.run(run_id).moment().pods.clear()

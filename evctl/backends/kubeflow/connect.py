@@ -30,6 +30,8 @@ STORE_SERVICES = (("seaweedfs", 9000), ("minio-service", 9000), ("minio", 9000))
 METADATA_TIMEOUT_S, METADATA_PATIENCE_S = 5.0, 2.0
 KUBERNETES_PAUSE_S = 30.0
 """Seconds in which a cluster that did not answer is not asked again: what it knows is worth no second wait."""
+KUBERNETES_WAIT_S = 6.0
+"""Seconds for one read of it with its retries: a watch stands still meanwhile."""
 
 
 def connect(profile: Profile) -> Connection:
@@ -109,6 +111,7 @@ class Connection:
                 try:
                     self._kubernetes = connect_kubernetes(self._settings.context, timeout_s=timeout_s)
                     self._kubernetes.quiet_s = KUBERNETES_PAUSE_S
+                    self._kubernetes.deadline_s = min(KUBERNETES_WAIT_S, self._settings.deadline_s)
                 except EvctlError as error:
                     self._no_kubernetes = error
             return self._kubernetes

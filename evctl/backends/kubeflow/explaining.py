@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from evctl.backends.base import Run, TaskState, TaskStatus
 from evctl.backends.kubeflow import pods as pod_reader
-from evctl.backends.kubeflow.tasks import DRIVER, UNKNOWN
+from evctl.backends.kubeflow.tasks import DRIVER, UNKNOWN, UNREAD
 from evctl.backends.metadata.values import RunMetadata
 from evctl.errors import EvctlError
 
@@ -27,7 +27,9 @@ NOWHERE = 500
 STORED_LOG = 3
 """Requests for a log that the launcher stored: what the task wrote, where that is, and the log."""
 _AGAIN = (TaskState.RUNNING, TaskState.PENDING)
-_NOTHING = (UNKNOWN, DRIVER)
+_NOTHING = (UNKNOWN, UNREAD, DRIVER)
+_ENDED = "signal: terminated"
+"""Last words of a task that something else ended: not why."""
 
 
 class Counting(Protocol):
@@ -53,9 +55,9 @@ class Allowance:
             return float("inf")
         return max(0, self.limit - self._spent - (self._api.asked - self._begun))
 
-    def spend(self, requests: int) -> bool:
-        """Count requests that the API does not, if there may be so many; else they must not be made."""
-        if self.left() < requests:
+    def spend(self, requests: int, *, keep: int = 0) -> bool:
+        """Count requests that the API does not, if there may be so many and `keep` more; else they must not be made."""
+        if self.left() < requests + keep:
             return False
         self._spent += requests
         return True
@@ -80,39 +82,38 @@ class LastWords:
         pods: Sequence[pod_reader.Pod] | None,
         metadata: RunMetadata | None,
         allowance: Allowance,
-    ) -> tuple[dict[str, str], tuple[str, ...]]:
+    ) -> tuple[dict[str, str], frozenset[str]]:
         """Return the line that says why, by pod, of the tasks that failed, and of attempts that did.
 
-        The labels of tasks whose words may be somewhere and were not looked for come second.
+        The failed tasks' pods whose words may be somewhere and were not looked for come second.
         """
         wanted = dict(_wanted(run, pods or ()))
+        keep = 1 if silent(run, pods, metadata) else 0  # for Argo
         unread: list[str] = []
         end = time.monotonic() + WORDS_ALL_S
         for pod, task in wanted.items():
             if pod in self._known:
                 continue
-            late = time.monotonic() > end
-            for_argo = allowance.left() < 2 and not _has_log(pod, task, pods, metadata)
-            words, whole = (None, False) if late or for_argo else self._read(run_id, pod, task, metadata, allowance)
+            words, whole = None, False
+            if time.monotonic() < end and allowance.spend(1, keep=keep):
+                words, whole = self._read(run_id, pod, task, metadata, allowance, keep)
             if words or whole:
                 self._known[pod] = words or ""
-            elif task.state is TaskState.FAILED and not for_argo:
-                unread.append(task.label)
-        return {pod: self._known[pod] for pod in wanted if self._known.get(pod)}, tuple(unread)
+            elif task.state is TaskState.FAILED:
+                unread.append(pod)
+        return {pod: self._known[pod] for pod in wanted if self._known.get(pod)}, frozenset(unread)
 
     def _read(
-        self, run_id: str, pod: str, task: TaskStatus, metadata: RunMetadata | None, allowance: Allowance
+        self, run_id: str, pod: str, task: TaskStatus, metadata: RunMetadata | None, allowance: Allowance, keep: int
     ) -> tuple[str | None, bool]:
         """Ask the API, which has a pod's log or the archive's, then the store. Returns whether both were asked, too."""
-        if not allowance.spend(1):
-            return None, False
         with contextlib.suppress(EvctlError):
             words = pod_reader.last_words(self._tail(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"))
             if words:
                 return words, True
         if metadata is None or task.state is not TaskState.FAILED:
             return None, True
-        if not allowance.spend(STORED_LOG):
+        if not allowance.spend(STORED_LOG, keep=keep):
             return None, False
         from evctl.backends.kubeflow.artifacts import log_artifacts
         from evctl.backends.kubeflow.objects import Objects
@@ -135,14 +136,26 @@ class LastWords:
         return kept.decode(errors="replace")
 
 
-def unexplained(run: Run, pods: Sequence[pod_reader.Pod]) -> bool:
+def unexplained(run: Run, pods: Sequence[pod_reader.Pod], metadata: RunMetadata | None) -> bool:
     """Whether Argo has to be asked: a failure without a reason, or a run in which no pod is at work."""
     if not run.finished:
         return not any(pod.phase in ("Running", "Pending") for pod in pods)
-    reasons = [
-        task.reason for task in run.tasks if task.state is TaskState.FAILED and (task.kind == "task" or task.reason)
-    ]
-    return not reasons or any(reason in _NOTHING for reason in reasons)
+    failed = [task for task in run.tasks if task.state is TaskState.FAILED and (task.kind == "task" or task.reason)]
+    unsaid = any(task.reason in _NOTHING or (task.reason or "").endswith(_ENDED) for task in failed)
+    return not failed or unsaid or bool(silent(run, pods, metadata))
+
+
+def silent(run: Run, pods: Sequence[pod_reader.Pod] | None, metadata: RunMetadata | None) -> list[TaskStatus]:
+    """Return the failed tasks whose pods are gone and told nothing of their end: Argo says what ended them.
+
+    Their logs break off somewhere. Nobody knows this where the cluster cannot be asked.
+    """
+    if pods is None or not run.finished:
+        return []
+    executions = metadata.executions if metadata else ()
+    told = {each.pod for each in executions if each.state == "FAILED"} | {each.name for each in pods}
+    failed = [task for task in run.tasks if task.kind == "task" and task.state is TaskState.FAILED]
+    return [task for task in failed if task.pod not in told and not (task.reason or "").startswith(DRIVER)]
 
 
 def _wanted(run: Run, pods: Iterable[pod_reader.Pod]) -> Iterator[tuple[str, TaskStatus]]:
@@ -157,14 +170,3 @@ def _wanted(run: Run, pods: Iterable[pod_reader.Pod]) -> Iterator[tuple[str, Tas
         going_on = tried.get(pod.task.replace("-", "_"))
         if going_on is not None and pod.phase == "Failed" and not pod.driver:
             yield pod.name, going_on
-
-
-def _has_log(pod: str, task: TaskStatus, pods: Sequence[pod_reader.Pod] | None, metadata: RunMetadata | None) -> bool:
-    """Whether a log is likely: its pod is there, its launcher told its end, or nobody knows better.
-
-    One that was deleted or evicted has told nothing, and Argo says so.
-    """
-    if pods is None or metadata is None or (task.reason or "").startswith(DRIVER):
-        return True
-    told = any(each.pod == pod and each.state == "FAILED" for each in metadata.executions)
-    return told or any(each.name == pod for each in pods)

@@ -17,6 +17,7 @@ from evctl.backends.kubeflow import nodes as argo
 from evctl.backends.kubeflow import workflow as workflows
 from evctl.backends.kubeflow.pods import Pod
 from evctl.backends.kubeflow.seen import Walk
+from evctl.backends.kubeflow.tasks import plain
 from evctl.backends.kubeflow.tree import walk
 from evctl.backends.kubeflow.verdict import gate_of, model_of
 from evctl.backends.metadata.values import RunMetadata
@@ -45,8 +46,8 @@ class Sources:
     pods: tuple[Pod, ...] | None = None
     logs: Mapping[str, str] = field(default_factory=dict)
     """The last log line that says why, by pod name."""
-    unread: tuple[str, ...] = ()
-    """Labels of failed tasks whose logs were not all looked for."""
+    unread: frozenset[str] = frozenset()
+    """Failed tasks' pods whose logs were not looked for everywhere."""
     argo: workflows.Workflow | None = None
     argo_gone: bool = False
     """The cluster was asked for the run's workflow, and has none."""
@@ -105,6 +106,7 @@ def join(sources: Sources) -> Run:
         metadata=sources.metadata,
         pods=sources.pods or (),
         logs=sources.logs,
+        unread=sources.unread,
         parameters=parameters,
         deadline=_message(run),
         again=retried_at(run),
@@ -191,8 +193,8 @@ def _warnings(sources: Sources, state: RunState, stuck: Sequence[Pod], tasks: Se
     for task, driver, blocked in shown:
         who = task.replace("-", "_") + (" (its driver)" if driver else "")
         said.append(f"{who} cannot start: {blocked}")
-    if sources.unread:
-        whose = ", ".join(sources.unread)
+    # Kubernetes and Argo may have said what the log would
+    if whose := ", ".join(task.label for task in tasks if task.pod in sources.unread and plain(task.reason)):
         said.append(
             f"not read here, why {whose} failed: evctl logs {sources.run.get('run_id')} --failed --env {sources.env}"
         )

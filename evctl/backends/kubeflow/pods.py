@@ -16,6 +16,8 @@ from evctl.errors import trim
 _DRIVER_NAME = re.compile(r"-(container|dag)-driver-")
 NODE_NAME = "workflows.argoproj.io/node-name"
 RUN_LABEL = "pipeline/runid"
+MEMORY = "killed for memory (OOMKilled): raise the step's memory in the profile"
+DEADLINE = "deadline: it ran longer than its timeout (timeout_s of the step in the profile)"
 _INDEX = re.compile(r"\(.*?\)$")
 _BAD_WAITS = {
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
@@ -109,7 +111,10 @@ def _blocked(
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _BAD_WAITS:
             return _said(waiting["reason"], waiting.get("message")), created
-    bad = [event for event in events if event.get("reason") in _BAD_EVENTS]
+    # Kubernetes keeps events: of a pod that has got its node since, that it had none is no news
+    placed = any(c.get("type") == "PodScheduled" and c.get("status") == "True" for c in status.get("conditions") or ())
+    past = {"FailedScheduling"} if placed else set()
+    bad = [event for event in events if event.get("reason") in _BAD_EVENTS - past]
     if bad:
         last = bad[-1]
         since = moment(last.get("firstTimestamp") or last.get("eventTime")) or created
@@ -139,9 +144,9 @@ def _death(status: Mapping[str, Any]) -> tuple[int | None, str | None]:
     for name, ended in (("main", main), *inits.items(), *others.items()):
         if ended.get("reason") == "OOMKilled":
             whose = "" if name == "main" else f"its container {name} was "
-            return code, f"{whose}killed for memory (OOMKilled): raise the step's memory in the profile"
+            return code, f"{whose}{MEMORY}"
     if status.get("reason") == "DeadlineExceeded":
-        return code, "deadline: it ran longer than its timeout (timeout_s of the step in the profile)"
+        return code, DEADLINE
     # who took the pod away stands in a condition, whatever the containers say of their end
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":

@@ -21,6 +21,7 @@ from evctl.backends.kubeflow.explaining import Allowance, LastWords, unexplained
 from evctl.backends.kubeflow.join import Sources, join, run_state
 from evctl.backends.metadata.values import RunMetadata
 from evctl.errors import EvctlError, UnavailableError
+from evctl.kube_errors import NoKubeconfig
 from evctl.profile import Profile
 
 METADATA_PAUSE_S = 10.0
@@ -40,6 +41,11 @@ class Connection(Protocol):
 
     def kubernetes(self) -> Any:
         """Return Kubernetes' API, None where there is no access."""
+        ...
+
+    @property
+    def no_kubernetes(self) -> EvctlError | None:
+        """Why there is no access."""
         ...
 
     def object_store_endpoint(self) -> str | None:
@@ -97,7 +103,10 @@ class Reader:
             url=self.connection.url_of(run_id),
         )
         if state in TERMINAL_RUN_STATES and state is not RunState.FAILED:
-            return join(sources)
+            # one whose exit handler failed has succeeded all the same
+            seen = join(sources)
+            words, unread = self._words.of(run_id, seen, None, metadata, allowance)
+            return join(replace(sources, logs=words, unread=unread)) if words or unread else seen
         pods, warnings = self._pods(run_id, metadata, allowance)
         sources = replace(sources, pods=pods, warnings=warnings)
         seen = join(sources)
@@ -105,7 +114,7 @@ class Reader:
         if words or unread:
             sources = replace(sources, logs=words, unread=unread)
             seen = join(sources)
-        if pods is not None and not warnings and unexplained(seen, pods):
+        if pods is not None and not warnings and unexplained(seen, pods, metadata):
             workflow, gone = self._argo(run_id, metadata, allowance)
             if workflow is not None or gone:
                 return join(replace(sources, argo=workflow, argo_gone=gone))
@@ -165,7 +174,9 @@ class Reader:
         """Return the run's pods; what cannot be learnt is said, and is no failure of ours."""
         kubernetes = self.connection.kubernetes()
         if kubernetes is None:
-            return None, ()
+            error = self.connection.no_kubernetes
+            unsaid = error is None or isinstance(error, NoKubeconfig)
+            return None, () if unsaid else (f"pods cannot be read, so why one does not start is not known: {error}",)
         if time.monotonic() < self._kubernetes_quiet[0]:
             return None, (self._kubernetes_quiet[1],)
         selector = f"{pod_reader.RUN_LABEL}={run_id}"
@@ -197,6 +208,8 @@ class Reader:
         else:
             # a server for one user runs all of them beside itself
             rest = (self.namespace,) if apart else (self.system_namespace, self.namespace)
+        if allowance.limit is not None:
+            rest = rest[:1]  # a finished run's pods are most often gone: a second look is worth less than a log
         yield from (each for each in dict.fromkeys(rest) if each not in known and allowance.spend(1))
 
     def _events(self, kubernetes: Any, namespace: str, items: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -206,7 +219,10 @@ class Reader:
             selector = f"involvedObject.name={name}"
             try:
                 answer = kubernetes.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector)
-            except EvctlError:  # events want a right of their own; the pod's status still says most
+            except EvctlError as error:  # events want a right of their own; the pod's status still says most
+                if isinstance(error, UnavailableError):
+                    said = f"events cannot be read, so why a pod does not start may not be known: {error}"
+                    self._kubernetes_quiet = (time.monotonic() + KUBERNETES_PAUSE_S, said)
                 break
             found += answer.get("items") or ()
         return found

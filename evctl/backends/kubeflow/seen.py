@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,8 @@ class Walk:
     metadata: RunMetadata | None
     pods: tuple[Pod, ...] = ()
     logs: Mapping[str, str] = field(default_factory=dict)
+    unread: Collection[str] = ()
+    """Pods whose logs were not looked for."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deadline: str | None = None
     again: datetime | None = None

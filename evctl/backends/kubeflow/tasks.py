@@ -22,7 +22,9 @@ _API = {
     "": TaskState.SKIPPED,
 }
 UNKNOWN = "failed; its pod is gone and its log could not be read"
+UNREAD = "failed; its log was not read here"
 DRIVER = "its driver failed"
+_CODE = "exit code"
 _NEVER = (None, "", "SKIPPED")
 """What the API says of a task that has no pod and will have none."""
 
@@ -193,14 +195,19 @@ def reason_of(state: TaskState, seen: Walk, pods: Sequence[Pod], pod: str | None
         return DRIVER
     if code is not None:
         return _code(code)
-    return seen.deadline or UNKNOWN
+    return seen.deadline or (UNREAD if pod in seen.unread else UNKNOWN)
+
+
+def plain(reason: str | None) -> bool:
+    """Whether a failed task's log would say more than this reason."""
+    return reason in (None, UNREAD, UNKNOWN, DRIVER) or str(reason).startswith(_CODE)
 
 
 def _code(code: int | None) -> str:
     """Say an exit code; above 128 a container was ended by a signal."""
     with contextlib.suppress(ValueError, TypeError):
-        return f"exit code {code} ({signal.Signals((code or 0) - 128).name})"
-    return f"exit code {code}"
+        return f"{_CODE} {code} ({signal.Signals((code or 0) - 128).name})"
+    return f"{_CODE} {code}"
 
 
 def note_of(execution: Execution | None, metadata: RunMetadata | None) -> str | None:

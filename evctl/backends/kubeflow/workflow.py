@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from evctl.backends.kubeflow.nodes import moment, place_of
+from evctl.backends.kubeflow.pods import DEADLINE, MEMORY
 from evctl.errors import trim
 
 PATH = "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
@@ -48,8 +49,15 @@ def read(document: Mapping[str, Any]) -> Workflow:
         if node.get("type") != "Pod" or phase not in ("Error", "Failed", "Pending") or not text or _PLAIN.match(text):
             continue
         place = place_of(str(node.get("name") or "")).removesuffix(".executor")
-        said[place] = Said(trim(text), phase == "Pending", moment(node.get("startedAt")))
+        said[place] = Said(_known(text), phase == "Pending", moment(node.get("startedAt")))
     return Workflow(bool(status.get("phase")), said)
+
+
+def _known(text: str) -> str:
+    """Say as of a pod that is still there what Argo has kept of one that is gone."""
+    if "OOMKilled" in text:
+        return MEMORY
+    return DEADLINE if "longer than the specified deadline" in text else trim(text)
 
 
 def _nodes(status: Mapping[str, Any]) -> Mapping[str, Any]:
