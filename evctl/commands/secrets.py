@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from evctl.output import columns, emit, say
 from evctl.profile import Profile
 from evctl.secrets import store
 from evctl.secrets.cluster import ClusterSecrets
-from evctl.secrets.local import LocalSecrets, SecretChange, parse_env
+from evctl.secrets.env_file import parse_env
+from evctl.secrets.local import LocalSecrets, SecretChange
 
 DEFAULT = "ev-telemetry-secret"
 
@@ -25,7 +27,7 @@ def apply(
         str | None, typer.Argument(help=f"The secret; none is {DEFAULT}, with --store the store's.")
     ] = None,
     from_env_file: Annotated[
-        str | None, typer.Option("--from-env-file", "-f", help="KEY=value lines; - is stdin.")
+        str | None, typer.Option("--from-env-file", "-f", help="KEY=value, a line each; - is stdin.")
     ] = None,
     store: Annotated[
         bool, typer.Option("--store", help="The model store's secret, as KServe reads it, and its service account.")
@@ -146,17 +148,22 @@ def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
 
 def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:
     if source is not None:
-        try:
-            if source == "-":
-                return parse_env(sys.stdin.read(), "stdin")
-            with open(source) as file:  # noqa: PTH123 - the name may be a pipe of the shell's
-                return parse_env(file.read(), source)
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not text"
-            raise UsageError(
-                f"{'stdin' if source == '-' else source} cannot be read: {why}",
-                hint="evctl secrets apply NAME --from-env-file FILE",
-            ) from None
-    if not sys.stdin.isatty() or not required:
+        return parse_env(_read(source), "stdin" if source == "-" else source, required)
+    if sys.stdin is None or not sys.stdin.isatty() or not required:
         raise UsageError("no values", hint="evctl secrets apply NAME --from-env-file FILE, or - for stdin")
     return {key: typer.prompt(key, hide_input=True) for key in required}
+
+
+def _read(source: str) -> bytes:
+    try:
+        if source == "-":
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "it is closed")
+            return sys.stdin.buffer.read()
+        with open(source, "rb") as file:  # noqa: PTH123 - the name may be a pipe of the shell's
+            return file.read()
+    except OSError as error:
+        raise UsageError(
+            f"{'stdin' if source == '-' else source} cannot be read: {error.strerror}",
+            hint="evctl secrets apply NAME --from-env-file FILE",
+        ) from None

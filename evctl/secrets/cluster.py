@@ -9,9 +9,10 @@ import base64
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError, UsageError
+from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError
 from evctl.kube import secret_values
-from evctl.secrets.local import KEY, NAME, SecretChange
+from evctl.secrets.checking import check
+from evctl.secrets.local import SecretChange
 
 MANAGER = "evctl"
 LABEL = "app.kubernetes.io/managed-by"
@@ -52,7 +53,7 @@ class ClusterSecrets:
             force: take keys over that somebody else manages.
 
         Raises:
-            UsageError: a bad name or key, or a required key is missing. ConflictError: somebody else manages a key.
+            UsageError: a bad name, key or value, or a required key is missing. ConflictError: somebody else manages a key.
             NotAllowedError: RBAC, naming the verb. RefusedError: the secret is immutable.
         """
         check(name, values, required)
@@ -152,21 +153,6 @@ class ClusterSecrets:
             f"{what} in {self.namespace} is managed by somebody else: {said or 'see its managedFields'}",
             hint="evctl secrets apply ... --force takes it over",
         )
-
-
-def check(name: str, values: Mapping[str, str], required: Sequence[str]) -> None:
-    """Raise UsageError for a bad name or key, or a required key without a value."""
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} is no name of a secret: lower case letters, digits, - and .", hint="evctl secrets list"
-        )
-    if bad := [key for key in values if not KEY.fullmatch(key)]:
-        raise UsageError(
-            f"{bad[0]!r} is no key of a secret: letters, digits, -, _ and .",
-            hint="mend the file, then the same command",
-        )
-    if lacking := [key for key in required if not values.get(key)]:
-        raise UsageError(f"secret {name} needs {', '.join(lacking)}", hint="add it to the file")
 
 
 def difference(before: Mapping[str, Any], values: Mapping[str, str]) -> SecretChange:

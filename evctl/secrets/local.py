@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from evctl.errors import UnavailableError, UsageError
+from evctl.errors import UnavailableError
+from evctl.secrets.checking import check
 from evctl.state import home
 
 if TYPE_CHECKING:
     from evctl.profile import Profile
-
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-KEY = re.compile(r"[-._a-zA-Z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +36,6 @@ class SecretChange:
         return {kind: getattr(self, kind) for kind in ("added", "updated", "removed") if getattr(self, kind)}
 
 
-def parse_env(text: str, source: str) -> dict[str, str]:
-    """Return KEY=value lines as a mapping. An error names the line's number, never its text."""
-    values: dict[str, str] = {}
-    # an editor's byte order mark is no part of the first key
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        key, found, value = line.strip().removeprefix("export ").partition("=")
-        if not found or not KEY.fullmatch(key.strip()):
-            raise UsageError(f"{source}:{number}: not KEY=value", hint="mend the line, then the same command")
-        if key.strip() in values:
-            raise UsageError(
-                f"{source}:{number}: {key.strip()} stands twice", hint="keep one of them, then the same command"
-            )
-        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-        values[key.strip()] = value[1:-1] if quoted else value
-    return values
-
-
 class LocalSecrets:
     """The secrets of a state folder."""
 
@@ -68,15 +46,9 @@ class LocalSecrets:
         """Make a secret hold exactly these values.
 
         Raises:
-            UsageError: a bad name, or a required key is missing.
+            UsageError: a bad name, key or value, or a required key is missing.
         """
-        if not NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r} is no name of a secret: lower case letters, digits, - and .", hint="evctl secrets list"
-            )
-        lacking = [key for key in required if not values.get(key)]
-        if lacking:
-            raise UsageError(f"secret {name} needs {', '.join(lacking)}", hint="add it to the file")
+        check(name, values, required)
         target = self.folder / name
         before = {path.name: path.read_text() for path in target.iterdir()} if target.is_dir() else {}
         change = SecretChange(

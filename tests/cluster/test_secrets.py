@@ -39,6 +39,11 @@ notify: {attempts: 1, channels: [{name: desk, kind: webhook, url_file: /secrets/
 ALL = ("get", "list", "create", "patch")
 
 
+def typed(text: str) -> io.TextIOWrapper:
+    """A stdin: text over bytes."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+
 class Operator:
     """A user of the cluster with some rights in a namespace of their own."""
 
@@ -72,7 +77,7 @@ class Operator:
     def says(self, *line: str, code: int = 0, given: dict[str, str] | None = None) -> Any:
         """Run a verb with values on stdin; the document it prints, or its error. No value may be in anything written."""
         text = "".join(f"{key}={value}\n" for key, value in (given or {}).items())
-        self.patch.setattr("sys.stdin", io.StringIO(text))
+        self.patch.setattr("sys.stdin", typed(text))
         assert run([*line, "--env", "cluster", "-o", "json", "--debug"]) == code
         out, err = self.capfd.readouterr()
         for value in [*VALUES.values(), *STORE.values(), "somebody-elses", "changed-value"]:
@@ -241,7 +246,7 @@ def test_a_stores_secret_that_was_another_stores_is_told_when_it_is_overwritten(
     operator.apply(STORE, "--store")
     path = tmp_path / "profiles" / "cluster.yaml"
     path.write_text(path.read_text().replace("minio.example", "minio.other"))
-    operator.patch.setattr("sys.stdin", io.StringIO("".join(f"{key}={value}\n" for key, value in STORE.items())))
+    operator.patch.setattr("sys.stdin", typed("".join(f"{key}={value}\n" for key, value in STORE.items())))
     assert run(["secrets", "apply", "-f", "-", "--store", "--env", "cluster", "-o", "json"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["name"] == "ev-battery-store"
@@ -249,7 +254,7 @@ def test_a_stores_secret_that_was_another_stores_is_told_when_it_is_overwritten(
     assert f"warning: secret ev-battery-store in {operator.namespace} was for another store: {told}" in err
     assert run(["secrets", "list", "--env", "cluster"]) == 0
     capfd.readouterr()
-    operator.patch.setattr("sys.stdin", io.StringIO("".join(f"{key}={value}\n" for key, value in STORE.items())))
+    operator.patch.setattr("sys.stdin", typed("".join(f"{key}={value}\n" for key, value in STORE.items())))
     assert run(["secrets", "apply", "-f", "-", "--store", "--env", "cluster"]) == 0
     assert "another store" not in capfd.readouterr().err
 

@@ -1,0 +1,183 @@
+"""Env files are read as they are meant or refused by line number: no text of theirs is ever repeated."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evctl.cli import run
+from evctl.errors import UsageError
+from evctl.secrets.env_file import parse_env
+
+SECRET = "ev-telemetry-secret"
+WRAPPED = "bXkt" * 19  # base64 wraps at 76 characters
+PROFILE = """
+backend: local
+store: {uri: /tmp/x}
+secrets:
+  - {name: ev-telemetry-secret, keys: [TELEMETRY_TOKEN], tasks: [train_fault_classifier]}
+"""
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text(PROFILE)
+    monkeypatch.setenv("EVCTL_PROFILES", str(tmp_path / "profiles"))
+    monkeypatch.setenv("EVCTL_ENV", "mine")
+
+
+def read(text: str, required: tuple[str, ...] = ()) -> dict[str, str]:
+    return parse_env(text.encode(), "stdin", required)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A=abc", "abc"),
+        ("\ufeffA=abc\r\n", "abc"),
+        ("export A=abc", "abc"),
+        ("export\tA=abc", "abc"),
+        ("  A = abc  ", "abc"),
+        ("A=", ""),
+        ("A=''", ""),
+        ("A='abc'", "abc"),
+        ("A= 'abc' ", "abc"),
+        ("A='x y' # why", "x y"),
+        ('A="x # y" # why', "x # y"),
+        ("A='x' # it's", "x"),
+        ("A=x y # why", "x y"),
+        ("A=x\t# why", "x"),
+        ("A= # why", ""),
+        ("A=x#y", "x#y"),
+        ("A=#x", "#x"),
+        ("A=' x '", " x "),
+        ("A=x=y==", "x=y=="),
+        ('A={"a": "b"}', '{"a": "b"}'),
+        ('A="{"a": "b"}"', '{"a": "b"}'),
+        ("A=${HOME}", "${HOME}"),
+        (r'A="a\nb"', r"a\nb"),
+        ("A=a\u2028b\x85c\x0bd", "a\u2028b\x85c\x0bd"),
+        ("A='=='", "=="),
+    ],
+)
+def test_a_value_is_what_those_who_write_env_files_expect(text: str, value: str) -> None:
+    assert read(text) == {"A": value}
+
+
+def test_lines_that_end_as_windows_or_an_old_mac_ends_them_are_lines() -> None:
+    assert read("# why\r\nA=1\r\n\r\nB=2\rC=3\n") == {"A": "1", "B": "2", "C": "3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("s3cr3t", 1),
+        ("A=1\ns3cr3t s3cr3t=1", 2),
+        ("A='s3cr3t", 1),
+        ('A="s3cr3t\ns3cr3t"', 1),
+        ("A='s3cr3t'x", 1),
+        ("A=s3\0cr3t", 1),
+        ("s3cr3t" * 50 + "=1", 1),
+        ("A=1\n..s3cr3t=1", 2),
+        (".=s3cr3t", 1),
+    ],
+)
+def test_a_line_that_cannot_be_taken_is_named_by_its_number_only(text: str, line: int) -> None:
+    with pytest.raises(UsageError) as told:
+        read(text)
+    assert told.value.message.startswith(f"stdin:{line}: ")
+    assert told.value.hint
+    assert "s3cr3t" not in told.value.message + told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"TELEMETRY_TOKEN={WRAPPED}\ns3cr3tABC=\n", 2),
+        (f"TELEMETRY_TOKEN={WRAPPED}\n  s3cr3tABCD==  \n", 2),
+        (f"TELEMETRY_TOKEN=Basic {WRAPPED}\ns3cr3t-abc=", 2),
+        (f"TELEMETRY_TOKEN={WRAPPED}\nAB2D=", 2),
+        (f"TELEMETRY_TOKEN={WRAPPED}\n{WRAPPED}\ns3cr3tABC=\n", 2),
+        (f"TELEMETRY_TOKEN={WRAPPED}\nNBSWY3DP======", 2),
+        ("s3cr3tABC=", 1),
+        ("s3cr3tabc==", 1),
+        ("TELEMETRY_TOKEN=1\n\ns3cr3tABC=", 3),
+    ],
+)
+def test_the_end_of_a_wrapped_base64_text_is_no_key(text: str, line: int) -> None:
+    with pytest.raises(UsageError) as told:
+        read(text, ("TELEMETRY_TOKEN",))
+    said = f"{told.value.message} {told.value.hint}"
+    assert told.value.message.startswith(f"stdin:{line}: ")
+    assert "base64 -w0" in said
+    assert "s3cr3t" not in said and "NBSWY" not in said and "AB2D" not in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"A={WRAPPED}\nB=''",
+        f"A={WRAPPED}\n\nB=",
+        f"A={WRAPPED}\n# why\nB=",
+        f"A={WRAPPED}\nB= # why",
+        f"A='{WRAPPED}'\nB=",
+        "A=short\nB=",
+        "A=two words of a longer text\nB=",
+    ],
+)
+def test_an_empty_value_that_cannot_be_the_end_of_another_is_one(text: str) -> None:
+    assert read(text)["B"] == ""
+
+
+def test_a_key_that_the_profile_requires_is_one_wherever_it_stands() -> None:
+    assert read(f"A={WRAPPED}\nMyKey=", ("MyKey",)) == {"A": WRAPPED, "MyKey": ""}
+
+
+def test_two_lines_of_one_key_are_told_by_their_numbers_alone() -> None:
+    with pytest.raises(UsageError) as told:
+        read("A=1\ns3cr3t=1\n\ns3cr3t=2")
+    assert told.value.message == "stdin:4: the key of line 2 again"
+
+
+@pytest.mark.parametrize("raw", [b"A=\xe4bc", "A=abc".encode("utf-16")])
+def test_bytes_that_are_no_utf_8_are_refused(raw: bytes) -> None:
+    with pytest.raises(UsageError, match="stdin is not UTF-8"):
+        parse_env(raw, "stdin")
+
+
+def test_half_a_value_is_neither_printed_nor_kept(
+    profile: None, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"TELEMETRY_TOKEN={WRAPPED}\ns3cr3tABC=\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert run(["secrets", "apply", "-f", "-"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "stdin:2: " in err and "base64 -w0" in err
+    assert not (stranger / "secrets" / SECRET).exists()
+
+
+def test_stdin_that_is_no_text_is_a_clean_refusal_without_a_locale_too(profile: None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "evctl", "secrets", "apply", "-f", "-", "-o", "json"],
+        input=b"TELEMETRY_TOKEN=\xe4bc\n",
+        capture_output=True,
+        env={key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHONUTF8"))},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "stdin is not UTF-8" in json.loads(done.stderr)["error"]["message"]
+
+
+@pytest.mark.parametrize(("source", "said"), [(["-f", "-"], "stdin cannot be read: it is closed"), ([], "no values")])
+def test_a_stdin_that_is_closed_is_a_clean_refusal(
+    profile: None, source: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert run(["secrets", "apply", *source]) == 2
+    assert said in capsys.readouterr().err
