@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -181,3 +184,40 @@ def test_a_stdin_that_is_closed_is_a_clean_refusal(
     monkeypatch.setattr("sys.stdin", None)
     assert run(["secrets", "apply", *source]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_questions_go_to_stderr_and_the_document_to_stdout(profile: None, stranger: Path) -> None:
+    """A terminal to type at, and pipes to read from."""
+    ours, theirs = pty.openpty()
+    asked = threading.Event()
+    err: list[bytes] = []
+
+    def listen(stream: io.BufferedReader) -> None:
+        while chunk := stream.read1(4096):
+            err.append(chunk)
+            asked.set()
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "evctl", "secrets", "apply", "-o", "json"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None and isinstance(process.stderr, io.BufferedReader)
+        os.close(theirs)
+        listener = threading.Thread(target=listen, args=[process.stderr])
+        listener.start()
+        # what was typed before echoing is off would be flushed
+        with contextlib.suppress(OSError):
+            assert asked.wait(60) or process.poll() is not None
+        while process.poll() is None and not (stranger / "secrets" / SECRET / "TELEMETRY_TOKEN").exists():
+            os.write(ours, b"s3cr3t-typed\n")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+        out = process.stdout.read()
+        listener.join()
+    os.close(ours)
+    assert json.loads(out)["added"] == ["TELEMETRY_TOKEN"]
+    assert b"TELEMETRY_TOKEN" in b"".join(err) and b"s3cr3t" not in b"".join(err)
+    assert (stranger / "secrets" / SECRET / "TELEMETRY_TOKEN").read_text() == "s3cr3t-typed"

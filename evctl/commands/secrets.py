@@ -151,7 +151,8 @@ def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:
         return parse_env(_read(source), "stdin" if source == "-" else source, required)
     if sys.stdin is None or not sys.stdin.isatty() or not required:
         raise UsageError("no values", hint="evctl secrets apply NAME --from-env-file FILE, or - for stdin")
-    return {key: typer.prompt(key, hide_input=True) for key in required}
+    # stdout is the result's
+    return {key: typer.prompt(key, hide_input=True, err=True) for key in required}
 
 
 def _read(source: str) -> bytes:

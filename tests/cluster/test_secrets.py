@@ -313,10 +313,10 @@ def test_a_dead_api_server_is_exit_9(operator: Operator, tmp_path: Path) -> None
 def test_without_a_file_the_required_keys_are_asked_for_unseen(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, bool]] = []
+    asked: list[tuple[str, bool, bool]] = []
 
-    def prompt(key: str, *, hide_input: bool) -> str:
-        asked.append((key, hide_input))
+    def prompt(key: str, *, hide_input: bool, err: bool) -> str:
+        asked.append((key, hide_input, err))
         return VALUES[key]
 
     class Terminal(io.StringIO):
@@ -326,7 +326,7 @@ def test_without_a_file_the_required_keys_are_asked_for_unseen(
     monkeypatch.setattr("typer.prompt", prompt)
     monkeypatch.setattr("sys.stdin", Terminal())
     assert run(["secrets", "apply", "--env", "cluster"]) == 0
-    assert asked == [("TELEMETRY_TOKEN", True)]
+    assert asked == [("TELEMETRY_TOKEN", True, True)]
     assert operator.kept() == {"TELEMETRY_TOKEN": VALUES["TELEMETRY_TOKEN"]}
 
 
