@@ -28,6 +28,11 @@ secrets:
 """
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "profiles").mkdir()
@@ -221,3 +226,132 @@ def test_the_questions_go_to_stderr_and_the_document_to_stdout(profile: None, st
     assert json.loads(out)["added"] == ["TELEMETRY_TOKEN"]
     assert b"TELEMETRY_TOKEN" in b"".join(err) and b"s3cr3t" not in b"".join(err)
     assert (stranger / "secrets" / SECRET / "TELEMETRY_TOKEN").read_text() == "s3cr3t-typed"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["TELEMETRY_TOKEN=s3cr3t"],
+        ["-f", "TELEMETRY_TOKEN=s3cr3t"],
+        [SECRET, "--from-literal=TELEMETRY_TOKEN=s3cr3t"],
+    ],
+)
+def test_a_value_that_was_typed_on_the_command_line_is_not_repeated(
+    profile: None, line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["secrets", "apply", *line]) == 2
+    err = capsys.readouterr().err
+    assert "s3cr3t" not in err and "\n  next: " in err
+
+
+@pytest.mark.parametrize("name", ["Bad_Name", "a..b", "a.-b", "-a", "../a", "a" * 254])
+def test_a_name_that_kubernetes_refuses_is_refused_before_anything_is_read_or_asked(
+    profile: None, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert run(["secrets", "apply", "-f", "-", "--", name]) == 2
+    assert "is no name of a secret" in capsys.readouterr().err
+
+
+def test_more_than_kubernetes_keeps_in_a_secret_is_refused(
+    profile: None, stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "env"
+    file.write_text(f"TELEMETRY_TOKEN=1\nB={'ä' * (1 << 19)}")
+    assert run(["secrets", "apply", "-f", str(file)]) == 2
+    assert "1,048,577 bytes" in capsys.readouterr().err
+    assert not (stranger / "secrets" / SECRET).exists()
+    file.write_text(f"A=''\nB={'ä' * (1 << 19)}")
+    assert run(["secrets", "apply", "other", "-f", str(file)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("/dev/zero", "/dev/zero is larger than"),
+        ("/dev/null", "/dev/null has no KEY=value"),
+        ("/proc/self", "/proc/self cannot be read: Is a directory"),
+        ("/nowhere", "/nowhere cannot be read: No such file"),
+        ("/proc/self/mem", "/proc/self/mem cannot be read: "),
+    ],
+)
+def test_a_source_that_is_no_env_file_takes_nothing_away(
+    profile: None, source: str, said: str, stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "env").write_text("A=k3y-a")
+    assert run(["secrets", "apply", "other", "-f", str(tmp_path / "env")]) == 0
+    assert run(["secrets", "apply", "other", "-f", source]) == 2
+    assert said in capsys.readouterr().err
+    assert (stranger / "secrets" / "other" / "A").read_text() == "k3y-a"
+
+
+def test_a_named_pipe_is_read_to_its_end(profile: None, stranger: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=["TELEMETRY_TOKEN=s3cr3t"])
+    writer.start()
+    assert run(["secrets", "apply", "-f", str(pipe), "-q"]) == 0
+    writer.join()
+    assert (stranger / "secrets" / SECRET / "TELEMETRY_TOKEN").read_text() == "s3cr3t"
+
+
+def test_a_value_that_fills_the_terminals_line_is_refused_since_more_of_it_is_lost(
+    profile: None, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: "x" * 4095)
+    assert run(["secrets", "apply"]) == 2
+    assert "TELEMETRY_TOKEN fills a terminal's line" in capsys.readouterr().err
+    assert not (stranger / "secrets" / SECRET).exists()
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: "s3cr3t\udce4")
+    assert run(["secrets", "apply"]) == 2
+    assert "TELEMETRY_TOKEN is not UTF-8" in capsys.readouterr().err
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: "x" * 4094)
+    assert run(["secrets", "apply"]) == 0
+
+
+def test_an_error_after_a_question_is_a_line_of_its_own_where_no_terminal_shows_the_enter(
+    profile: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prompt(key: str, **_: bool) -> str:
+        print(f"{key}: ", end="", file=sys.stderr)
+        return "x" * 4095
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("typer.prompt", prompt)
+    assert run(["secrets", "apply", "-o", "json"]) == 2
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["error"]["code"] == "usage"
+
+
+def test_a_value_that_somebody_put_there_as_bytes_is_replaced_as_any_other(
+    profile: None, stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = stranger / "secrets" / "other"
+    kept.mkdir(parents=True)
+    (kept / "A").write_bytes(b"\xe4")
+    (kept / "B").write_bytes(b"1\r\n")
+    (tmp_path / "env").write_text("A=a\nB='1'")
+    assert run(["secrets", "apply", "other", "-f", str(tmp_path / "env"), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["updated"] == ["A", "B"]
+    assert (kept / "A").read_bytes() == b"a"
+
+
+def test_what_cannot_be_read_or_written_in_the_secrets_folder_is_told(
+    profile: None, stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stranger / "secrets" / "other" / "A").mkdir(parents=True)
+    (tmp_path / "env").write_text("A=s3cr3t")
+    assert run(["secrets", "apply", "other", "-f", str(tmp_path / "env")]) == 9
+    assert "other/A: Is a directory" in capsys.readouterr().err
+
+
+def test_a_key_may_be_called_as_long_as_kubernetes_lets_it_and_nothing_else_is_left_beside(
+    profile: None, stranger: Path, tmp_path: Path
+) -> None:
+    keys = ["k" * 253, "K", ".K.part"]
+    (tmp_path / "env").write_text("".join(f"{key}={number}\n" for number, key in enumerate(keys)))
+    assert run(["secrets", "apply", "other", "-f", str(tmp_path / "env"), "-q"]) == 0
+    kept = stranger / "secrets"
+    assert {path.name: path.read_text() for path in (kept / "other").iterdir()} == dict(zip(keys, "012", strict=True))
+    assert [path.name for path in kept.iterdir()] == ["other"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (kept / "other").iterdir())

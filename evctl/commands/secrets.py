@@ -15,11 +15,16 @@ from evctl.errors import UsageError
 from evctl.output import columns, emit, say
 from evctl.profile import Profile
 from evctl.secrets import store
+from evctl.secrets.checking import check_name, values_on_the_line
 from evctl.secrets.cluster import ClusterSecrets
 from evctl.secrets.env_file import parse_env
 from evctl.secrets.local import LocalSecrets, SecretChange
 
 DEFAULT = "ev-telemetry-secret"
+TERMINAL_LINE = 4095
+"""Bytes that Linux keeps of a line typed at a terminal; it drops the rest without a word."""
+MOST_READ = 4 << 20
+"""Bytes of an env file: what a secret may hold, and room for comments."""
 
 
 def apply(
@@ -39,6 +44,8 @@ def apply(
     debug: Debug = False,
 ) -> int:
     """Set a secret; without a file the required keys are asked for."""
+    if name is not None:
+        check_name(name)
     profile = resolve.profile(env)
     if store:
         return _apply_store(profile, name, from_env_file, force, output, quiet)
@@ -148,23 +155,50 @@ def _cluster(profile: Profile, namespace: str | None = None) -> ClusterSecrets:
 
 def _values(source: str | None, required: tuple[str, ...]) -> dict[str, str]:
     if source is not None:
-        return parse_env(_read(source), "stdin" if source == "-" else source, required)
+        called = "stdin" if source == "-" else source
+        if values := parse_env(_read(source, called), called, required):
+            return values
+        # a command before the pipe that failed leaves it empty: that takes no key away
+        raise UsageError(f"{called} has no KEY=value", hint="evctl secrets apply NAME --from-env-file FILE")
     if sys.stdin is None or not sys.stdin.isatty() or not required:
         raise UsageError("no values", hint="evctl secrets apply NAME --from-env-file FILE, or - for stdin")
+    return {key: _asked(key) for key in required}
+
+
+def _asked(key: str) -> str:
     # stdout is the result's
-    return {key: typer.prompt(key, hide_input=True, err=True) for key in required}
+    value: str = typer.prompt(key, hide_input=True, err=True)
+    if not sys.stderr.isatty():  # the end of the line went to the terminal
+        say("")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"what was typed for {key} is not UTF-8", hint="evctl secrets apply NAME -f FILE") from None
+    if size >= TERMINAL_LINE:
+        raise UsageError(
+            f"what was typed for {key} fills a terminal's line: what is longer was lost",
+            hint="evctl secrets apply NAME --from-env-file FILE",
+        )
+    return value
 
 
-def _read(source: str) -> bytes:
+def _read(source: str, called: str) -> bytes:
     try:
         if source == "-":
             if sys.stdin is None:
                 raise OSError(errno.EBADF, "it is closed")
-            return sys.stdin.buffer.read()
-        with open(source, "rb") as file:  # noqa: PTH123 - the name may be a pipe of the shell's
-            return file.read()
+            raw = sys.stdin.buffer.read(MOST_READ + 1)
+        else:
+            with open(source, "rb") as file:  # noqa: PTH123 - the name may be a pipe of the shell's
+                raw = file.read(MOST_READ + 1)
     except OSError as error:
+        if "=" in source:
+            raise values_on_the_line() from None
         raise UsageError(
-            f"{'stdin' if source == '-' else source} cannot be read: {error.strerror}",
-            hint="evctl secrets apply NAME --from-env-file FILE",
+            f"{called} cannot be read: {error.strerror}", hint="evctl secrets apply NAME --from-env-file FILE"
         ) from None
+    if len(raw) > MOST_READ:
+        raise UsageError(
+            f"{called} is larger than {MOST_READ:,} bytes", hint="is it an env file? KEY=value, a line each"
+        )
+    return raw

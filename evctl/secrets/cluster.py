@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from evctl.errors import ConflictError, NotAllowedError, NotFoundError, RefusedError
 from evctl.kube import secret_values
-from evctl.secrets.checking import check
+from evctl.secrets.checking import check, check_size
 from evctl.secrets.local import SecretChange
 
 MANAGER = "evctl"
@@ -53,12 +53,19 @@ class ClusterSecrets:
             force: take keys over that somebody else manages.
 
         Raises:
-            UsageError: a bad name, key or value, or a required key is missing. ConflictError: somebody else manages a key.
-            NotAllowedError: RBAC, naming the verb. RefusedError: the secret is immutable.
+            UsageError: see `check`. ConflictError: somebody else manages a key.
+            NotAllowedError: RBAC, naming the verb. RefusedError: the secret is immutable, or its type
+                allows no such content.
         """
         check(name, values, required)
         before = self._get(name)
         change = difference(before, values)
+        staying = {
+            key: len(base64.b64decode(value))
+            for key, value in (before.get("data") or {}).items()
+            if key not in values and key not in change.removed
+        }
+        check_size(name, (len(value.encode()) for value in values.values()), staying)
         wanted = dict(annotations or {})
         standing = (before.get("metadata") or {}).get("annotations") or {}
         if not change.changed and before and all(standing.get(key) == value for key, value in wanted.items()):
@@ -145,6 +152,13 @@ class ClusterSecrets:
             raise NotFoundError(
                 f"there is no namespace {self.namespace} on this cluster",
                 hint=f"kubectl create namespace {self.namespace}",
+            ) from error
+        except RefusedError as error:
+            if error.hint or body["kind"] != "Secret":
+                raise
+            raise RefusedError(
+                f"{what} in {self.namespace}: {error.message}",
+                hint=f"kubectl -n {self.namespace} describe {what}: its type may want other keys, or values of a form",
             ) from error
 
     def _conflict(self, what: str, whose: Sequence[tuple[str, str]]) -> ConflictError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkstemp
 from typing import TYPE_CHECKING
 
 from evctl.errors import UnavailableError
@@ -46,39 +46,49 @@ class LocalSecrets:
         """Make a secret hold exactly these values.
 
         Raises:
-            UsageError: a bad name, key or value, or a required key is missing.
+            UsageError: see `check`. UnavailableError: the folder cannot be read or written.
         """
         check(name, values, required)
         target = self.folder / name
-        before = {path.name: path.read_text() for path in target.iterdir()} if target.is_dir() else {}
-        change = SecretChange(
-            added=sorted(values.keys() - before.keys()),
-            updated=sorted(key for key in values.keys() & before.keys() if values[key] != before[key]),
-            removed=sorted(before.keys() - values.keys()),
-        )
         try:
+            before = {path.name: path.read_bytes() for path in target.iterdir()} if target.is_dir() else {}
+            change = _difference(before, {key: value.encode() for key, value in values.items()})
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             target.mkdir(exist_ok=True, mode=0o700)
             for key in change.added + change.updated:
-                _write_private(target / key, values[key])
+                self._write_private(target / key, values[key].encode())
             for key in change.removed:
                 (target / key).unlink()
         except OSError as error:
-            raise UnavailableError(
-                f"the secrets folder cannot be written: {error.strerror}",
-                hint="is EVCTL_HOME writable, and the disk not full?",
-            ) from error
+            raise self._told(error) from error
         return change
 
     def list(self) -> dict[str, list[str]]:
-        """Return the keys by secret."""
-        if not self.folder.is_dir():
-            return {}
-        return {
-            each.name: sorted(path.name for path in each.iterdir())
-            for each in sorted(self.folder.iterdir())
-            if each.is_dir()
-        }
+        """Return the keys by secret. UnavailableError: the folder cannot be read."""
+        try:
+            return {
+                each.name: sorted(path.name for path in each.iterdir())
+                for each in (sorted(self.folder.iterdir()) if self.folder.is_dir() else ())
+                if each.is_dir()
+            }
+        except OSError as error:
+            raise self._told(error) from error
+
+    def _write_private(self, path: Path, value: bytes) -> None:
+        # not beside it: each file of the secret's own folder is a key
+        descriptor, partial = mkstemp(dir=self.folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(value)
+            Path(partial).replace(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+
+    def _told(self, error: OSError) -> UnavailableError:
+        return UnavailableError(
+            f"{error.filename or self.folder}: {error.strerror}", hint=f"ls -la {self.folder}; is the disk full? df -h"
+        )
 
 
 @contextmanager
@@ -94,8 +104,9 @@ def mounted(profile: Profile, task: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _write_private(path: Path, value: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(value)
-    partial.replace(path)
+def _difference(before: Mapping[str, bytes], values: Mapping[str, bytes]) -> SecretChange:
+    return SecretChange(
+        added=sorted(values.keys() - before.keys()),
+        updated=sorted(key for key in values.keys() & before.keys() if values[key] != before[key]),
+        removed=sorted(before.keys() - values.keys()),
+    )

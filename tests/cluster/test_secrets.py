@@ -149,6 +149,31 @@ def test_required_keys_are_checked_before_anything_is_asked(operator: Operator) 
     assert operator.admin.list(f"/api/v1/namespaces/{operator.namespace}/secrets") == []
 
 
+def test_as_much_as_a_secret_may_hold_is_kept_and_a_byte_more_refused_here(operator: Operator) -> None:
+    values = {"TELEMETRY_TOKEN": "1", "k" * 253: "x" * ((1 << 20) - 1)}
+    assert operator.apply(values)["added"] == sorted(values)
+    assert operator.kept() == values
+    operator.may()  # the refusal asks no server
+    error = operator.apply({**values, "B": "2"}, code=2)
+    assert "1,048,577 bytes" in error["message"]
+
+
+def test_what_others_keep_in_the_secret_counts_too(operator: Operator) -> None:
+    theirs = {"metadata": {"name": SECRET}, "stringData": {"THEIRS": "t" * 700_000, "TELEMETRY_TOKEN": "t" * 300_000}}
+    operator.admin.create(f"/api/v1/namespaces/{operator.namespace}/secrets", theirs)
+    error = operator.apply({"TELEMETRY_TOKEN": "x" * 348_577}, "--force", code=2)
+    assert "1,048,577 bytes" in error["message"] and "THEIRS" in error["message"]
+    assert operator.apply({"TELEMETRY_TOKEN": "x" * 348_576}, "--force")["updated"] == ["TELEMETRY_TOKEN"]
+
+
+def test_a_content_that_the_secrets_type_does_not_allow_is_told_without_it(operator: Operator) -> None:
+    login = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": "{}"}}
+    operator.admin.create(f"/api/v1/namespaces/{operator.namespace}/secrets", {"metadata": {"name": "login"}, **login})
+    error = operator.apply({".dockerconfigjson": VALUES["OTHER"]}, "login", "--force", code=5)
+    assert error["message"] == f"secret login in {operator.namespace}: the server refuses the secret's content"
+    assert error["hint"].startswith(f"kubectl -n {operator.namespace} describe secret login: ")
+
+
 def test_the_list_shows_keys_and_what_is_missing(operator: Operator) -> None:
     listed = {each["name"]: each for each in operator.says("secrets", "list")["secrets"]}
     assert listed[SECRET] == {"name": SECRET, "keys": [], "missing": ["TELEMETRY_TOKEN"]}
