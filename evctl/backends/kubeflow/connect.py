@@ -31,7 +31,7 @@ METADATA_TIMEOUT_S, METADATA_PATIENCE_S = 5.0, 2.0
 KUBERNETES_PAUSE_S = 30.0
 """Seconds in which a cluster that did not answer is not asked again: what it knows is worth no second wait."""
 KUBERNETES_WAIT_S = 6.0
-"""Seconds for one read of it with its retries: a watch stands still meanwhile."""
+"""Seconds for a request to it, and for a read with its retries: a watch stands still meanwhile."""
 
 
 def connect(profile: Profile) -> Connection:
@@ -107,7 +107,7 @@ class Connection:
             if self._kubernetes is None and self._no_kubernetes is None:
                 from evctl.kube_login import connect_kubernetes
 
-                timeout_s = self._settings.request_timeout_s
+                timeout_s = min(KUBERNETES_WAIT_S, self._settings.request_timeout_s)
                 try:
                     self._kubernetes = connect_kubernetes(self._settings.context, timeout_s=timeout_s)
                     self._kubernetes.quiet_s = KUBERNETES_PAUSE_S
