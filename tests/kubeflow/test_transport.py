@@ -107,7 +107,7 @@ def test_a_stream_must_begin_in_time_and_may_be_silent_once_it_has(headers: dict
         start = time.monotonic()
         with pytest.raises(TimedOutError):
             list(to(server, timeout_s=10.0).stream("/log", deadline_s=0.5))
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 2
     with FaultServer(Answer(body=b"first\nlast\n", pause_s=1.0, cut=6, headers=headers)) as server:
         assert b"".join(to(server).stream("/log")) == b"first\nlast\n"
 

@@ -31,7 +31,8 @@ CONNECT_TIMEOUT_S = 1.5
 """For each address of a name; three dead ones are told within 5 s."""
 STREAM_QUIET_S = 120.0
 """How long a followed log may say nothing before its connection is taken for dead."""
-LEAST_S = 0.05
+LEAST_S = 1.0
+"""A request is given so much, however little is left of its deadline."""
 
 
 class Transport:
@@ -143,7 +144,7 @@ class Transport:
 
     def _once(self, attempt: Attempt, headers: dict[str, str], preload: bool, content: dict[str, Any]) -> Any:
         attempt.sent = False
-        begin_s = max(LEAST_S, min(self.timeout_s, attempt.left()))
+        begin_s = min(self.timeout_s, max(LEAST_S, attempt.left()))
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=begin_s)
         try:
             resolve(attempt.url)
