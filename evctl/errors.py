@@ -47,6 +47,10 @@ class NotFoundError(EvctlError):
     exit_code = 3
 
 
+class ElsewhereError(NotFoundError):
+    """What is asked for lies where evctl never looks: nothing is lost."""
+
+
 class NotAllowedError(EvctlError):
     """Authentication or RBAC says no."""
 

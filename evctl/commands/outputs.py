@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evctl.backends.base import Artifact, Backend
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet, RunRef
 from evctl.documents import outputs_document
-from evctl.errors import FailedError, NotFoundError
-from evctl.output import emit, say
+from evctl.downloading import download as copy_all
+from evctl.errors import NotFoundError
+from evctl.output import emit
 from evctl.views import outputs_lines
 
 
@@ -30,8 +29,8 @@ def outputs(
     """Show a run's output parameters and artifacts."""
     found = resolve.run(run, env)
     result = found.backend.outputs(found.run_id)
-    if task:
-        wanted = task.replace("-", "_")
+    artifacts, wanted = result.artifacts, task.replace("-", "_") if task else None
+    if wanted:
         result = replace(
             result,
             parameters={key: value for key, value in result.parameters.items() if key.partition(".")[0] == wanted},
@@ -42,7 +41,7 @@ def outputs(
                 f"task {wanted} of run {found.run_id[:8]} has no outputs", hint=f"evctl status {found.run_id[:8]}"
             )
     if download is not None:
-        _download(found.backend, result.artifacts, download)
+        copy_all(found.backend, artifacts, download, wanted)
     emit(
         result,
         output,
@@ -52,24 +51,3 @@ def outputs(
         quiet=quiet,
     )
     return 0
-
-
-def _download(backend: Backend, artifacts: Iterable[Artifact], folder: Path) -> None:
-    """Copy every artifact that can be had, then tell which could not."""
-    missing = []
-    for each in artifacts:
-        try:
-            where = backend.fetch(each, folder / each.task / each.name)
-        except NotFoundError as error:
-            if each.type.endswith("Metrics"):  # Kubeflow keeps these as metadata and writes no file
-                say(f"{each.task}.{each.name}: no file, its values are its metadata")
-                continue
-            say(f"{each.task}.{each.name}: {error.message}")
-            missing.append(f"{each.task}.{each.name}")
-            continue
-        say(f"{each.task}.{each.name} -> {where}")
-    if missing:
-        raise FailedError(
-            f"could not be copied, since it is gone from the store: {', '.join(missing)}",
-            hint="evctl outputs shows what is left; evctl run makes it again",
-        )
