@@ -19,7 +19,7 @@ from evctl.rollout.serving.kserve_checks import KNATIVE_RIGHTS, RIGHTS
 from evctl.rollout.serving.kserve_mode import KNOWN
 
 if TYPE_CHECKING:
-    from evctl.backends.kubeflow.objects_reach import Location
+    from evctl.backends.kubeflow.objects_place import Location
 
 GROUP = "/apis/serving.kserve.io"
 CONFIG = "inferenceservice-config"
@@ -160,7 +160,8 @@ def runtime(site: Site) -> Finding:
 
 def artifacts(site: Site) -> Finding:
     """Can the object store of artifacts be written and read from here?"""
-    from evctl.backends.kubeflow.objects_reach import answers, location_of, session_of
+    from evctl.backends.kubeflow.objects_place import location_of, session_of
+    from evctl.backends.kubeflow.objects_reach import answers
 
     if site.forwards:
         site.cluster()

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from evctl.backends.kubeflow.objects_reach import Location, Session, answers, open_store
+from evctl.backends.kubeflow.objects_place import Location, Session
+from evctl.backends.kubeflow.objects_reach import answers, open_store
 from evctl.doctor.checks import Finding, failed, passed, warned
 from evctl.doctor.site import NotCheckedError, Site
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError

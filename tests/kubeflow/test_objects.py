@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 
 from evctl.backends.base import Artifact
-from evctl.backends.kubeflow import objects, objects_reach
-from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError
+from evctl.backends.kubeflow import objects, objects_place, objects_reach
+from evctl.errors import (
+    ElsewhereError,
+    FailedError,
+    NotAllowedError,
+    NotFoundError,
+    TimedOutError,
+    UnavailableError,
+)
 from tests.kubeflow.objectstore import Door, FakeKubernetes, cuts, damages, passes, reach, says, stalls
 
 pytestmark = pytest.mark.kubeflow
@@ -223,10 +230,59 @@ def test_credentials_that_are_none_are_told_without_their_text(tmp_path: Path, m
     assert_silent(caught.value)
 
 
-@pytest.mark.parametrize("uri", ["https://example.org/x", "hdfs://a/b", "/tmp/x", "oci://x/y"])
+@pytest.mark.parametrize("uri", ["https://example.org/x", "hdfs://a/b", "/tmp/x", "oci://x/y", "", "s3://b", "gs://b/"])
 def test_what_is_no_object_store_is_said_to_be_none(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(EvctlError, match="does not copy from"):
+    with pytest.raises(ElsewhereError, match="does not copy from"):
         objects.fetch(reach(), Artifact("t", "a", "system.Artifact", uri), tmp_path / "x")
+
+
+@pytest.mark.parametrize("key", ["run/a#b", "run/a b%20+&=c", "run/#/ä"])
+def test_a_key_is_taken_as_it_is(s3: tuple[str, int], door: Door, tmp_path: Path, key: str) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=f"http://{s3[0]}:{s3[1]}", region_name="us-east-1")
+    client.put_object(Bucket="mlpipeline", Key=key, Body=key.encode())
+    given = Artifact("t", "a", "system.Artifact", f"minio://mlpipeline/{key}")
+    assert objects.fetch(reach(endpoint=door.url), given, tmp_path / "x").read_text() == key
+
+
+def test_what_follows_a_question_mark_says_how_to_reach_the_store_as_for_kfp() -> None:
+    found = objects_place.location_of("s3://b/run/x?region=eu-west-1&endpoint=a#b")
+    assert found == objects_place.Location("s3", "b", "run/x")
+
+
+@pytest.mark.parametrize("key", ["run//raw", "run/./raw", "run/../raw"])
+def test_a_key_that_cannot_be_asked_for_is_told_at_once_for_what_it_is(door: Door, tmp_path: Path, key: str) -> None:
+    given = Artifact("t", "a", "system.Artifact", f"minio://mlpipeline/{key}")
+    started = time.monotonic()
+    with pytest.raises(FailedError, match=r"between slashes") as caught:
+        objects.fetch(reach(endpoint=door.url), given, tmp_path / "x")
+    assert time.monotonic() - started < 3
+    assert given.uri in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_store_that_does_not_answer_is_asked_once_and_one_that_refuses_a_key_again(
+    door: Door, tmp_path: Path
+) -> None:
+    busy = objects.Objects(reach(endpoint=door.url, deadline_s=0.5))
+    door.faults = [says(503)] * 500
+    with pytest.raises(UnavailableError):
+        busy.fetch(artifact("raw"), tmp_path / "raw")
+    asked = len(door.seen)
+    with pytest.raises(UnavailableError, match=r"run/big was not asked for: .*run/raw"):
+        busy.fetch(artifact("big"), tmp_path / "big")
+    assert len(door.seen) == asked
+    door.faults = [says(403)]
+    store = objects.Objects(reach(endpoint=door.url))
+    with pytest.raises(NotAllowedError):
+        store.fetch(artifact("big"), tmp_path / "big")
+    assert store.fetch(artifact("raw"), tmp_path / "raw").read_bytes() == b"telemetry"
+
+
+def test_sizes_are_asked_of_every_store_whichever_comes_first(door: Door) -> None:
+    given = [Artifact("t", "a", "system.Artifact", uri) for uri in ("https://a/b", "s3://another/x", "minio://b")]
+    found = objects.with_sizes(reach(endpoint=door.url), [*given, artifact("raw"), artifact("model")])
+    assert [each.size_bytes for each in found] == [None, None, None, 9, 9]
 
 
 def test_session_info_is_read_as_kfp_writes_it() -> None:
@@ -243,17 +299,17 @@ def test_session_info_is_read_as_kfp_writes_it() -> None:
             },
         }
     )
-    found = objects_reach.session_of(recorded, "minio")
+    found = objects_place.session_of(recorded, "minio")
     assert (found.endpoint, found.secret, found.region) == (
         "http://seaweedfs.kubeflow:9000",
         "mlpipeline-minio-artifact",
         "minio",
     )
-    assert objects_reach.session_of(None, "minio").endpoint == "http://minio-service.kubeflow:9000"
-    assert objects_reach.session_of(None, "s3").endpoint is None
+    assert objects_place.session_of(None, "minio").endpoint == "http://minio-service.kubeflow:9000"
+    assert objects_place.session_of(None, "s3").endpoint is None
     cloud = json.dumps({"Provider": "s3", "Params": {"endpoint": "s3.amazonaws.com", "fromEnv": "true"}})
-    assert objects_reach.session_of(cloud, "s3") == objects_reach.Session("s3")
-    assert objects_reach.session_of("not json", "s3").secret is None
+    assert objects_place.session_of(cloud, "s3") == objects_place.Session("s3")
+    assert objects_place.session_of("not json", "s3").secret is None
 
 
 def test_a_proxy_for_the_internet_is_not_asked_for_a_forwarded_port(

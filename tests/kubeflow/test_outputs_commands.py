@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.fakes.kfp_life import Moment
 from tests.fakes.kfp_state import World
 from tests.kubeflow.conftest import Kubeflow
 from tests.kubeflow.objectstore import Door
@@ -76,6 +79,63 @@ def test_outputs_of_a_run_whose_store_is_away_are_still_listed(kubeflow: Kubeflo
     assert [each["size_bytes"] for each in found["artifacts"]] == [None, None, None]
     error = document(evctl, "outputs", run, "--download", str(tmp_path / "out"), code=4)["error"]
     assert "AWS_ACCESS_KEY_ID" in error["hint"]
+
+
+def changed(world: World, change: Callable[[dict[str, Any], list[dict[str, Any]]], None]) -> str:
+    """A run like the recorded one, whose artifact `raw` and the events of it were written by somebody else."""
+    run_id, new = world.recorded("succeeded"), "0b5e0000-0000-4000-8000-000000000000"
+    run = world.runs.pop(run_id)
+    moment = run.moment()
+    metadata = copy.deepcopy(moment.metadata)
+    raw = next(a for a in metadata["GetArtifactsByID"]["artifacts"] if a["uri"].endswith("/raw"))
+    events = metadata["GetEventsByExecutionIDs"]["events"]
+    change(raw, [e for e in events if e["artifact_id"] == raw["id"] and e["type"] == "OUTPUT"])
+    document = {**run.document, **moment.run, "run_id": new}
+    run.life = SimpleNamespace(at=lambda _: Moment(document, metadata, [], []))
+    run.document = document
+    world.runs[new] = run
+    return new
+
+
+@pytest.mark.parametrize("name", ["../../../escaped", "{folder}/escaped", "..", "a/b", ""])
+def test_an_artifacts_name_leads_nowhere_out_of_the_folder(
+    kubeflow: Kubeflow, store: Door, evctl: Call, tmp_path: Path, name: str
+) -> None:
+    def rename(_: Any, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            event["path"] = {"steps": [{"key": name.format(folder=tmp_path)}]}
+
+    run = changed(kubeflow.world, rename)
+    profile(kubeflow, store)
+    out = tmp_path / "a" / "b" / "out"
+    document(evctl, "outputs", run, "--download", str(out))
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"kept raw\n"]
+    assert [path.parent for path in found] == [out / "ingest"]
+
+
+@pytest.mark.parametrize("uri", ["https://example.com/x", "huggingface://a/b", "oci://r/x", "/tmp/x", "", "s3://b"])
+def test_what_was_never_in_the_store_does_not_fail_a_download(
+    kubeflow: Kubeflow, store: Door, evctl: Call, tmp_path: Path, uri: str
+) -> None:
+    run = changed(kubeflow.world, lambda raw, _: raw.update(uri=uri))
+    profile(kubeflow, store)
+    code, _, err = evctl("outputs", run, "--env", "dev", "--download", tmp_path / "out")
+    assert code == 0, err
+    assert "ingest.raw: not copied: " in err
+    assert (tmp_path / "out" / "train" / "model").read_text() == "kept model\n"
+
+
+def test_a_bucket_that_does_not_open_keeps_no_other_artifact_back(
+    kubeflow: Kubeflow, store: Door, evctl: Call, tmp_path: Path
+) -> None:
+    run = changed(kubeflow.world, lambda raw, _: raw.update(uri="s3://another/x"))
+    profile(kubeflow, store)
+    error = document(evctl, "outputs", run, "--download", str(tmp_path / "out"), code=9)["error"]
+    assert error["message"].startswith("1 of 3 artifacts could not be copied: ingest.raw; ")
+    assert "NoSuchBucket" in error["message"]
+    assert (tmp_path / "out" / "train" / "model").read_text() == "kept model\n"
+    sizes = [each["size_bytes"] for each in document(evctl, "outputs", run)["artifacts"]]
+    assert sizes == [None, len("kept model\n"), None]
 
 
 def pod_of(situation: str, task: str) -> str:

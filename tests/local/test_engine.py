@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from evctl.backends.base import Run, RunQuery, RunState, TaskState
+from evctl.backends.base import Artifact, Run, RunQuery, RunState, TaskState
 from evctl.backends.local.folder import RunFolder
 from evctl.backends.local.kfp_local import Tracker
 from evctl.backends.local.recorder import Recorder
 from evctl.backends.local.steps import Step
 from evctl.backends.local.worker import to_go_on_with
-from evctl.errors import ConflictError, FailedError, NotFoundError, UnavailableError, UsageError
+from evctl.errors import ConflictError, ElsewhereError, FailedError, NotFoundError, UnavailableError, UsageError
 from evctl.index import IndexEntry, RunIndex
 from evctl.secrets.local import LocalSecrets
 from tests.local.conftest import Engine
@@ -336,6 +336,15 @@ def test_a_copy_replaces_what_was_there_and_nothing_is_there_when_it_cannot_be_w
     assert [path.name for path in target.parent.iterdir()] == ["trace"]
     with pytest.raises(UnavailableError, match="cannot be written"):
         engine.backend.fetch(artifact, target / "below-a-file")
+
+
+def test_what_was_never_a_file_of_this_machine_is_not_told_as_gone(engine: Engine, tmp_path: Path) -> None:
+    for uri in ("https://example.org/x", "gs://a/b", "huggingface://a/b", ""):
+        with pytest.raises(ElsewhereError, match="does not copy from"):
+            engine.backend.fetch(Artifact("importer", "artifact", "system.Dataset", uri), tmp_path / "copy")
+    with pytest.raises(NotFoundError, match="no longer at") as caught:
+        engine.backend.fetch(Artifact("step", "trace", "system.Artifact", "file:///gone"), tmp_path / "copy")
+    assert not isinstance(caught.value, ElsewhereError)
 
 
 def test_an_upload_is_named_by_content_and_one_that_cannot_be_kept_is_told(engine: Engine) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from evctl.index import IndexEntry, RunIndex
 from evctl.profile import PIPELINE_NAME, Profile
 
 if TYPE_CHECKING:
+    from evctl.backends.kubeflow.objects import Objects
     from evctl.backends.kubeflow.submitting import Submitter
 
 MOVE_TIMEOUT_S = 30.0
@@ -131,9 +133,13 @@ class KubeflowBackend:
 
     def fetch(self, artifact: Artifact, target: Path) -> Path:
         """Copy an artifact from the object store, verified."""
-        from evctl.backends.kubeflow.objects import fetch
+        return self._objects.fetch(artifact, target)
 
-        return fetch(self.connection, artifact, target)
+    @cached_property
+    def _objects(self) -> Objects:
+        from evctl.backends.kubeflow.objects import Objects
+
+        return Objects(self.connection)
 
     def logs(
         self, run_id: str, task: str | None, *, follow: bool = False, tail: int | None = None

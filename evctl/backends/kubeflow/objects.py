@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from evctl.backends.base import Artifact
-from evctl.backends.kubeflow.objects_reach import Location, Reach, explained, location_of, stores, transient
+from evctl.backends.kubeflow.objects_place import Location, object_of
+from evctl.backends.kubeflow.objects_reach import Reach, explained, stores, transient
 from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, UnavailableError
 
 WRITABLE = "is it writable, and the disk not full? --download DIR names another"
@@ -52,7 +53,7 @@ class Objects:
 
     def __init__(self, connection: Reach) -> None:
         self.reach = connection
-        self._known: dict[tuple[str, str, str | None], tuple[str, Any]] = {}
+        self._known: dict[tuple[str, str, str | None], tuple[str, Any] | UnavailableError] = {}
 
     def fetch(self, artifact: Artifact, target: Path) -> Path:
         """Copy an artifact to `target`, replacing what is there, and return it.
@@ -63,7 +64,7 @@ class Objects:
             NotFoundError: it is gone, or lies where evctl does not copy from. NotAllowedError: by any credentials.
             FailedError: the copy is not what the store holds. UnavailableError: the store, or this disk.
         """
-        where = location_of(artifact.uri)
+        where = object_of(artifact.uri)
         entries = self._entries(artifact, where)
         whose, store = self._store(artifact, where)
         try:
@@ -99,29 +100,29 @@ class Objects:
 
     def with_sizes(self, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
         """Return the artifacts with `size_bytes`; None where the store does not say. Asked side by side."""
-        sizes: dict[str, int | None] = {}
         asked = list({each.uri: each for each in artifacts}.values())
-        if asked:
-            # the first one finds the way in; a store that does not answer is asked once, not once an artifact
-            try:
-                sizes[asked[0].uri] = self._size(asked[0])
-            except (NotAllowedError, UnavailableError):
-                return tuple(artifacts)
+        firsts: dict[object, Artifact] = {}
+        for each in asked:
+            firsts.setdefault(_bucket(each), each)
+        # the first of a store finds the way in; a store that does not answer is asked once, not once an artifact
+        found: dict[str, int | EvctlError | None] = {each.uri: self._size(each) for each in firsts.values()}
+        rest = [
+            each
+            for each in asked
+            if each.uri not in found
+            and not isinstance(found[firsts[_bucket(each)].uri], NotAllowedError | UnavailableError)
+        ]
+        if rest:
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                for each, size in zip(asked[1:], pool.map(self._size_or_none, asked[1:]), strict=True):
-                    sizes[each.uri] = size
+                found |= dict(zip([each.uri for each in rest], pool.map(self._size, rest), strict=True))
+        sizes = {uri: size for uri, size in found.items() if isinstance(size, int)}
         return tuple(replace(each, size_bytes=sizes.get(each.uri)) for each in artifacts)
 
-    def _size_or_none(self, artifact: Artifact) -> int | None:
-        with contextlib.suppress(EvctlError):
-            return self._size(artifact)
-        return None
-
-    def _size(self, artifact: Artifact) -> int | None:
+    def _size(self, artifact: Artifact) -> int | EvctlError:
         try:
-            return sum(each.size for each in self._entries(artifact, location_of(artifact.uri)))
-        except NotFoundError:
-            return None
+            return sum(each.size for each in self._entries(artifact, object_of(artifact.uri)))
+        except EvctlError as error:
+            return error
 
     def _entries(self, artifact: Artifact, where: Location) -> list[Entry]:
         import obstore
@@ -142,24 +143,32 @@ class Objects:
         return [_entry(head, "")]
 
     def _store(self, artifact: Artifact, where: Location) -> tuple[str, Any]:
-        """Return the store, opened with the first credentials that it takes."""
-        import obstore
-
+        """Return the store, opened with the first credentials that it takes; one that does not answer is asked once."""
         key = (where.provider, where.bucket, artifact.store)
         if key not in self._known:
-            denied: EvctlError | None = None
-            for whose, store in stores(self.reach, where, artifact.store):
-                try:
-                    with contextlib.suppress(NotFoundError):
-                        self._ask(lambda opened=store: obstore.head(opened, where.key), artifact.uri, whose)  # type: ignore[misc]
-                except NotAllowedError as error:
-                    denied = error
-                    continue
-                self._known[key] = (whose, store)
-                break
-            else:
-                raise denied or NotAllowedError(f"no credentials open {artifact.uri}")
-        return self._known[key]
+            try:
+                self._known[key] = self._opened(artifact, where)
+            except UnavailableError as error:  # a refusal may be one key's alone
+                self._known[key] = error
+                raise
+        known = self._known[key]
+        if isinstance(known, UnavailableError):
+            raise type(known)(f"{artifact.uri} was not asked for: {known.message}", hint=known.hint)
+        return known
+
+    def _opened(self, artifact: Artifact, where: Location) -> tuple[str, Any]:
+        import obstore
+
+        denied: EvctlError | None = None
+        for whose, store in stores(self.reach, where, artifact.store):
+            try:
+                with contextlib.suppress(NotFoundError):
+                    self._ask(lambda opened=store: obstore.head(opened, where.key), artifact.uri, whose)  # type: ignore[misc]
+            except NotAllowedError as error:
+                denied = error
+                continue
+            return whose, store
+        raise denied or NotAllowedError(f"no credentials open {artifact.uri}")
 
     def _ask(self, question: Callable[[], Answer], what: str, whose: str) -> Answer:
         """Ask until it is answered, within the profile's deadline."""
@@ -195,6 +204,13 @@ class Objects:
                 digest.update(part)
                 file.write(part)
         return digest.hexdigest()
+
+
+def _bucket(artifact: Artifact) -> object:
+    with contextlib.suppress(EvctlError):
+        where = object_of(artifact.uri)
+        return where.provider, where.bucket, artifact.store
+    return None
 
 
 def _part(answer: Any, options: Mapping[str, Any]) -> bytes:

@@ -1,21 +1,20 @@
-"""Where a run's artifacts lie and who may read them: KFP's session info, the environment, the cluster's secret.
+"""Who may read a run's artifacts: the environment, the cluster's secret; and what a store's errors mean.
 
 No value of a credential is ever part of a message: foreign texts are searched for a status or a code, and dropped.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from evctl.backends.kubeflow.objects_place import Location, Session, session_of, unaskable
 from evctl.errors import EvctlError, NotAllowedError, NotFoundError, TimedOutError, UnavailableError
 from evctl.kube import secret_values
 from evctl.profile import Profile
@@ -29,7 +28,6 @@ RETRY_S = 4.0
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _TIMED_OUT = re.compile(r"timed out|kind: Timeout|TimedOut")
-_AWS = "amazonaws.com"
 
 
 class Reach(Protocol):
@@ -44,63 +42,6 @@ class Reach(Protocol):
     def object_store_endpoint(self) -> str | None:
         """Return a forwarded address of the cluster's object store, if there is one."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """An object's place. `key` has no slash at either end."""
-
-    provider: str
-    bucket: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """KFP's session info of an artifact: how its pods reach the store. `endpoint` is a URL, None the cloud's own."""
-
-    provider: str
-    endpoint: str | None = None
-    region: str = "us-east-1"
-    secret: str | None = None
-    access_key_key: str = "accesskey"
-    secret_key_key: str = "secretkey"  # noqa: S105 - the name of a key
-    token_key: str = "application_default_credentials.json"  # noqa: S105 - the name of a key
-
-
-def location_of(uri: str) -> Location:
-    """Split an artifact's URI. NotFoundError for a scheme that is no object store's."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("s3", "minio", "gs") or not parts.netloc:
-        raise NotFoundError(f"evctl does not copy from {parts.scheme or 'a path'}: {uri}", hint="copy it by hand")
-    return Location(parts.scheme, parts.netloc, parts.path.strip("/"))
-
-
-def session_of(text: str | None, provider: str, system_namespace: str = "kubeflow") -> Session:
-    """Read a session info; what it lacks is KFP's own default installation."""
-    try:
-        document = json.loads(text) if text else {}
-    except ValueError:
-        document = {}
-    known: Mapping[str, Any] = document.get("Params") or {} if isinstance(document, dict) else {}
-    default = f"minio-service.{system_namespace}:9000" if provider == "minio" and not known else ""
-    secret = known.get("secretName") or ("mlpipeline-minio-artifact" if default else None)
-    plain = str(known.get("disableSSL", "true" if default else "false")).lower() == "true"
-    return Session(
-        provider=provider,
-        endpoint=_url(str(known.get("endpoint") or default), plain=plain),
-        region=str(known.get("region") or "us-east-1"),
-        secret=None if str(known.get("fromEnv")).lower() == "true" else secret,
-        access_key_key=str(known.get("accessKeyKey") or "accesskey"),
-        secret_key_key=str(known.get("secretKeyKey") or "secretkey"),
-        token_key=str(known.get("tokenKey") or "application_default_credentials.json"),
-    )
-
-
-def _url(endpoint: str, *, plain: bool) -> str | None:
-    if not endpoint or endpoint.split(":")[0].endswith(_AWS):
-        return None
-    return endpoint if "://" in endpoint else f"{'http' if plain else 'https'}://{endpoint}"
 
 
 def endpoint_of(reach: Reach, session: Session) -> str | None:
@@ -267,6 +208,8 @@ def explained(error: Exception, what: str, whose: str) -> EvctlError:
     code = next(iter(_CODE.findall(text)), None)
     status = next(iter(_STATUS.findall(text)), None)
     kind = type(error).__name__
+    if _no_key(error):
+        return unaskable(what)
     if isinstance(error, FileNotFoundError):
         return NotFoundError(f"{what} is not in the store")
     if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in ("401", "403"):
@@ -291,4 +234,9 @@ def transient(error: Exception) -> bool:
     status = next(iter(_STATUS.findall(str(error))), None)
     if status is not None:
         return bool(status == "429" or status.startswith("5"))
-    return not isinstance(error, FileNotFoundError) and "error sending request" not in str(error)
+    return not (isinstance(error, FileNotFoundError) or _no_key(error)) and "error sending request" not in str(error)
+
+
+def _no_key(error: Exception) -> bool:
+    """Whether obstore does not take a key, ours or one that a list brought."""
+    return type(error).__name__ == "InvalidPathError" or str(error).startswith("Could not parse path")

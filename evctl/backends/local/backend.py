@@ -31,7 +31,7 @@ from evctl.backends.local.launching import launch, relaunch
 from evctl.backends.local.logs import follow_logs, read_logs
 from evctl.backends.local.reader import WORKER_DIED, moment, to_run
 from evctl.backends.spec import Node, tree
-from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, UnavailableError
+from evctl.errors import ConflictError, ElsewhereError, EvctlError, FailedError, NotFoundError, UnavailableError
 from evctl.index import RunIndex
 from evctl.profile import Profile
 from evctl.state import home
@@ -112,9 +112,14 @@ class LocalBackend:
         """Copy an artifact to `target`, replacing what is there; nothing is there until all of it is.
 
         Raises:
-            NotFoundError: it is gone. FailedError: the copy is not what the task wrote. UnavailableError: no room, no right.
+            NotFoundError: it is gone. ElsewhereError: it never was a file of this machine.
+            FailedError: the copy is not what the task wrote. UnavailableError: no room, no right.
         """
-        source = Path(artifact.path or artifact.uri)
+        scheme, colon, _ = artifact.uri.partition("://")
+        if artifact.path is None and (not artifact.uri or (colon and scheme != "file")):
+            what = f"{scheme}: {artifact.uri}" if colon else "an empty address"
+            raise ElsewhereError(f"evctl does not copy from {what}", hint="copy it by hand")
+        source = Path(artifact.path or artifact.uri.removeprefix("file://"))
         if not source.exists():
             raise NotFoundError(
                 f"artifact {artifact.task}.{artifact.name} is no longer at {source}", hint="evctl run makes it again"
