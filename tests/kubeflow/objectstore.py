@@ -96,6 +96,17 @@ def stalls(seconds: float) -> Fault:
     return fault
 
 
+def silent(seconds: float) -> Fault:
+    """Say nothing at all for a while."""
+
+    def fault(handler: DoorHandler) -> bool:
+        time.sleep(seconds)
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
 class Door(ThreadingHTTPServer):
     daemon_threads = True
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from evctl.errors import (
     TimedOutError,
     UnavailableError,
 )
-from tests.kubeflow.objectstore import Door, FakeKubernetes, cuts, damages, passes, reach, says, stalls
+from tests.kubeflow.objectstore import Door, FakeKubernetes, cuts, damages, passes, reach, says, silent, stalls
 
 pytestmark = pytest.mark.kubeflow
 KEY, SECRET = "AKIAEXAMPLEONLY", "wJalrXUtnFEMI-never-shown"
@@ -144,6 +146,56 @@ def test_a_damaged_copy_is_read_again_and_refused_when_it_stays_so(door: Door, t
     with pytest.raises(FailedError, match="not what the store holds"):
         objects.fetch(reach(endpoint=door.url), artifact("raw"), tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def interrupted(after_s: float) -> threading.Timer:
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(after_s, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("name", ["big", "model"])
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_an_interrupt_waits_for_no_part_and_leaves_nothing(
+    door: Door, tmp_path: Path, name: str, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "CHUNK", 1 << 20)
+    door.faults = [*[passes] * before, *[silent(3.0)] * 50]
+    started = time.monotonic()
+    interrupted(0.8)
+    with pytest.raises(KeyboardInterrupt):
+        objects.fetch(reach(endpoint=door.url), artifact(name), tmp_path / "out" / name)
+    assert time.monotonic() - started < 2
+    door.faults = []
+    time.sleep(3.5)  # what was being read has come by now
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interrupt_while_sizes_are_asked_waits_for_no_answer(door: Door) -> None:
+    door.faults = [passes, passes, *[silent(5.0)] * 50]
+    started = time.monotonic()
+    interrupted(0.8)
+    with pytest.raises(KeyboardInterrupt):
+        objects.with_sizes(reach(endpoint=door.url), [artifact("raw"), artifact("model"), artifact("big")])
+    assert time.monotonic() - started < 2
+
+
+def test_one_file_that_fails_ends_the_others(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "AT_ONCE", 2)
+
+    def denies_or_waits(handler: Any) -> bool:
+        if handler.command == "GET" and "joblib" in handler.path:
+            return says(403)(handler)
+        return silent(5.0)(handler) if handler.command == "GET" and "manifest" in handler.path else False
+
+    door.faults = [denies_or_waits] * 100
+    started = time.monotonic()
+    with pytest.raises(NotAllowedError):
+        objects.fetch(reach(endpoint=door.url), artifact("model"), tmp_path / "out" / "model")
+    assert time.monotonic() - started < 3
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def secret(namespace: str, name: str, **values: str) -> dict[str, dict[str, Any]]:

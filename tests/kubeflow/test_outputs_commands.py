@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +18,10 @@ import pytest
 from tests.fakes.kfp_life import Moment
 from tests.fakes.kfp_state import World
 from tests.kubeflow.conftest import Kubeflow
-from tests.kubeflow.objectstore import Door
+from tests.kubeflow.objectstore import Door, silent
 from tests.kubeflow.recorded import load
 from tests.kubeflow.test_objects import s3
+from tests.local.product import until
 
 __all__ = ["s3"]
 pytestmark = pytest.mark.kubeflow
@@ -136,6 +140,27 @@ def test_a_bucket_that_does_not_open_keeps_no_other_artifact_back(
     assert (tmp_path / "out" / "train" / "model").read_text() == "kept model\n"
     sizes = [each["size_bytes"] for each in document(evctl, "outputs", run)["artifacts"]]
     assert sizes == [None, len("kept model\n"), None]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_download_that_is_ended_ends_within_a_second_or_so_and_leaves_nothing(
+    kubeflow: Kubeflow, store: Door, tmp_path: Path, number: int, code: int
+) -> None:
+    run = kubeflow.world.recorded("succeeded")
+    profile(kubeflow, store)
+    slow = silent(30.0)
+    store.faults = [lambda handler: bool(handler.headers.get("Range")) and slow(handler)] * 1000
+    out = tmp_path / "out"
+    line = [sys.executable, "-m", "evctl", "outputs", run, "--env", "dev", "--download", str(out)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
+        until(lambda: next((path for path in out.rglob("*") if path.name == "content"), None))
+        started = time.monotonic()
+        copying.send_signal(number)
+        copying.communicate(timeout=60)
+    assert copying.returncode == code
+    assert time.monotonic() - started < 2.5
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+    assert list(out.rglob(".*")) == []
 
 
 def pod_of(situation: str, task: str) -> str:

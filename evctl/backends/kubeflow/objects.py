@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from evctl.backends.base import Artifact
 from evctl.backends.kubeflow.objects_place import Location, object_of
 from evctl.backends.kubeflow.objects_reach import Reach, explained, stores, transient
+from evctl.backends.kubeflow.side_by_side import Leaving, LeftError, side_by_side
+from evctl.backends.partial import OLD, WRITABLE, partial_copy
 from evctl.errors import EvctlError, FailedError, NotAllowedError, NotFoundError, UnavailableError
 
-WRITABLE = "is it writable, and the disk not full? --download DIR names another"
 CHUNK = 8 << 20
 """Bytes of one range request: what a cut body costs at most."""
 AT_ONCE = 8
@@ -65,33 +65,24 @@ class Objects:
             FailedError: the copy is not what the store holds. UnavailableError: the store, or this disk.
         """
         where = object_of(artifact.uri)
-        entries = self._entries(artifact, where)
-        whose, store = self._store(artifact, where)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.part-"))
-        except OSError as error:
-            raise UnavailableError(
-                f"{target.parent} cannot be written: {error.strerror}",
-                hint=WRITABLE,
-            ) from error
-        try:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                jobs = [
-                    pool.submit(self._copy, store, whose, each, work / "content" / _safe(each, artifact))
-                    for each in entries
-                ]
-                for job in jobs:
-                    job.result()
-            _put(work / "content", target, work / "old")
-        except OSError as error:
-            raise UnavailableError(
-                f"{target} cannot be written: {error.strerror or error}",
-                hint=WRITABLE,
-            ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        ((entries, whose, store),) = side_by_side(lambda place: self._found(artifact, place), [where], 1)
+        leaving = Leaving()
+        with partial_copy(target) as work:
+            try:
+                copy = partial(self._copy, leaving, store, whose)
+                side_by_side(lambda each: copy(each, work / "content" / _safe(each, artifact)), entries, AT_ONCE)
+                _put(work / "content", target, work / OLD)
+            except OSError as error:
+                raise UnavailableError(
+                    f"{target} cannot be written: {error.strerror or error}", hint=WRITABLE
+                ) from error
+            finally:
+                leaving.leave()
         return target
+
+    def _found(self, artifact: Artifact, where: Location) -> tuple[list[Entry], str, Any]:
+        entries = self._entries(artifact, where)
+        return entries, *self._store(artifact, where)
 
     def read(self, artifact: Artifact) -> bytes:
         """Return a file artifact's content, such as a stored log."""
@@ -105,18 +96,20 @@ class Objects:
         for each in asked:
             firsts.setdefault(_bucket(each), each)
         # the first of a store finds the way in; a store that does not answer is asked once, not once an artifact
-        found: dict[str, int | EvctlError | None] = {each.uri: self._size(each) for each in firsts.values()}
+        found = self._sizes(list(firsts.values()), 1)
         rest = [
             each
             for each in asked
             if each.uri not in found
             and not isinstance(found[firsts[_bucket(each)].uri], NotAllowedError | UnavailableError)
         ]
-        if rest:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                found |= dict(zip([each.uri for each in rest], pool.map(self._size, rest), strict=True))
+        found |= self._sizes(rest, AT_ONCE)
         sizes = {uri: size for uri, size in found.items() if isinstance(size, int)}
         return tuple(replace(each, size_bytes=sizes.get(each.uri)) for each in artifacts)
+
+    def _sizes(self, artifacts: Sequence[Artifact], at_once: int) -> dict[str, int | EvctlError]:
+        found = side_by_side(self._size, artifacts, at_once)
+        return {each.uri: size for each, size in zip(artifacts, found, strict=True)}
 
     def _size(self, artifact: Artifact) -> int | EvctlError:
         try:
@@ -177,32 +170,41 @@ class Objects:
         while True:
             try:
                 return question()
+            except LeftError:
+                raise
             except Exception as error:
                 if not transient(error) or time.monotonic() + pause > end:
                     raise explained(error, what, whose) from None  # the cause's text may hold a key
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
-    def _copy(self, store: Any, whose: str, entry: Entry, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    def _copy(self, leaving: Leaving, store: Any, whose: str, entry: Entry, target: Path) -> None:
         known = _MD5.match(entry.tag or "")
-        first = self._write(store, whose, entry, target)
-        if known and first != known[1] and self._write(store, whose, entry, target) not in (first, known[1]):
+        first = self._write(leaving, store, whose, entry, target)
+        if known and first != known[1] and self._write(leaving, store, whose, entry, target) not in (first, known[1]):
             # a store that encrypts gives tags that look like an MD5 and are none: two equal reads are believed
             raise FailedError(f"the copy of {entry.key} is not what the store holds", hint="the same command again")
 
-    def _write(self, store: Any, whose: str, entry: Entry, target: Path) -> str:
-        """Write one object and return its MD5."""
+    def _write(self, leaving: Leaving, store: Any, whose: str, entry: Entry, target: Path) -> str:
+        """Write one object and return its MD5. LeftError, at the latest after a part, when nobody waits for it."""
         import obstore
 
+        def part(start: int) -> bytes:
+            leaving.check()
+            stop = min(start + CHUNK, entry.size)
+            options: Any = {"range": (start, stop), **({"if_match": entry.tag} if entry.tag else {})}
+            return _part(obstore.get(store, entry.key, options=options), options)
+
         digest = hashlib.md5(usedforsecurity=False)
-        with target.open("wb") as file:
+        with leaving.staying():  # else it could make a folder anew that is being removed
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = target.open("wb")
+        with file:
             for start in range(0, entry.size, CHUNK):
-                stop = min(start + CHUNK, entry.size)
-                options: Any = {"range": (start, stop), **({"if_match": entry.tag} if entry.tag else {})}
-                part = self._ask(lambda o=options: _part(obstore.get(store, entry.key, options=o), o), entry.key, whose)  # type: ignore[misc]
-                digest.update(part)
-                file.write(part)
+                content = self._ask(partial(part, start), entry.key, whose)
+                leaving.check()
+                digest.update(content)
+                file.write(content)
         return digest.hexdigest()
 
 

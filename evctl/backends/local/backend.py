@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from evctl.backends.local.folder import FULL_BYTES, RunFolder, write_atomically
 from evctl.backends.local.launching import launch, relaunch
 from evctl.backends.local.logs import follow_logs, read_logs
 from evctl.backends.local.reader import WORKER_DIED, moment, to_run
+from evctl.backends.partial import OLD, WRITABLE, partial_copy
 from evctl.backends.spec import Node, tree
 from evctl.errors import ConflictError, ElsewhereError, EvctlError, FailedError, NotFoundError, UnavailableError
 from evctl.index import RunIndex
@@ -124,10 +124,9 @@ class LocalBackend:
             raise NotFoundError(
                 f"artifact {artifact.task}.{artifact.name} is no longer at {source}", hint="evctl run makes it again"
             )
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as work:
-                copy = Path(work) / "content"
+        with partial_copy(target) as work:
+            try:
+                copy = work / "content"
                 if source.is_dir():
                     shutil.copytree(source, copy)
                 else:
@@ -138,13 +137,12 @@ class LocalBackend:
                         hint="evctl run --no-cache makes it anew",
                     )
                 if target.exists():
-                    target.replace(Path(work) / "old")
+                    target.replace(work / OLD)
                 copy.replace(target)
-        except OSError as error:
-            raise UnavailableError(
-                f"{target} cannot be written: {error.strerror or error}",
-                hint="is it writable, and the disk not full? --download DIR names another",
-            ) from error
+            except OSError as error:
+                raise UnavailableError(
+                    f"{target} cannot be written: {error.strerror or error}", hint=WRITABLE
+                ) from error
         return target
 
     def logs(
