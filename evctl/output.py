@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, TypeVar
 
 Result = TypeVar("Result")
@@ -52,20 +53,29 @@ def emit(
     name: str | None = None,
     quiet: bool = False,
 ) -> None:
-    """Print a result on stdout as table, json, yaml or name."""
+    """Print a result on stdout as table, json, yaml or name. In a document NaN and infinity are null: JSON has neither."""
     if quiet or output == "name":
         if name:
             print(name)
     elif output == "json":
-        print(json.dumps(document(result), indent=2, allow_nan=False))
+        print(json.dumps(finite(document(result)), indent=2, allow_nan=False))
     elif output == "yaml":
         import yaml
 
-        print(yaml.safe_dump(document(result), sort_keys=False), end="")
+        print(yaml.safe_dump(finite(document(result)), sort_keys=False), end="")
     else:
         colour = in_colour(sys.stdout)
         for line in map(clean, lines(result)):
             print(painted(line) if colour else line)
+
+
+def finite(value: Any) -> Any:
+    """Return a document with None for each float that is NaN or infinite: a metric of anybody's run may be."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def columns(rows: Iterable[Iterable[str]]) -> list[str]:
