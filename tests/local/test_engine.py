@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from evctl.backends.base import Artifact, Run, RunQuery, RunState, TaskState
+from evctl.backends.local.backend import _artifact
 from evctl.backends.local.folder import RunFolder
 from evctl.backends.local.kfp_local import Tracker
 from evctl.backends.local.recorder import Recorder
@@ -342,6 +343,8 @@ def test_what_was_never_a_file_of_this_machine_is_not_told_as_gone(engine: Engin
     for uri in ("https://example.org/x", "gs://a/b", "huggingface://a/b", ""):
         with pytest.raises(ElsewhereError, match="does not copy from"):
             engine.backend.fetch(Artifact("importer", "artifact", "system.Dataset", uri), tmp_path / "copy")
+    found = _artifact("importer", "artifact", {"uri": "", "schema_title": "system.Dataset"}, None)
+    assert (found.path, found.size_bytes) == (None, None)  # not the folder that evctl was called in
     with pytest.raises(NotFoundError, match="no longer at") as caught:
         engine.backend.fetch(Artifact("step", "trace", "system.Artifact", "file:///gone"), tmp_path / "copy")
     assert not isinstance(caught.value, ElsewhereError)

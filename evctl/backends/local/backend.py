@@ -260,9 +260,10 @@ def _task_names(nodes: Sequence[Node]) -> list[str]:
 def _artifact(task: str, name: str, value: Mapping[str, Any], digest: str | None) -> Artifact:
     path = Path(str(value["uri"]).removeprefix("file://"))
     size = None
-    if path.is_dir():
+    named = bool(value["uri"])  # an empty path is the folder that evctl was called in
+    if named and path.is_dir():
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    elif path.exists():
+    elif named and path.exists():
         size = path.stat().st_size
     metadata = {key: each for key, each in value.get("metadata", {}).items() if key != "summary"}
     where = str(path) if size is not None else None
