@@ -12,15 +12,17 @@ import gc
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from types import FrameType
 
 from evctl import __version__
 from evctl.errors import EvctlError, NotAllowedError, UnavailableError
+from evctl.output import open_streams
 
 PIPELINE, RUNS, SERVING, STATE = "the pipeline", "runs", "models and serving", "this machine"
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -78,6 +80,9 @@ EXIT_CODES = """exit codes
   4 not allowed             5 refused (gate, preflight, policy)"""
 
 
+_ASKS_JSON = re.compile(r"(-[qdwyfh]*o|--output) json|(-[qdwyfh]*ojson|--output=json) .*", re.DOTALL)
+"""An option and the word after it. Flags may stand before the `o` in one word, options that take a value may not."""
+
 EPILOG = "exit codes: evctl help exit-codes; what -o json prints: evctl help json VERB"
 
 
@@ -86,7 +91,13 @@ def main() -> None:
     # a command's start makes many objects and few cycles, and pydantic would read every package's metadata for plugins
     gc.set_threshold(50_000)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    code = run(sys.argv[1:])
+    open_streams()
+    try:
+        code = run(sys.argv[1:])
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+    except KeyboardInterrupt:  # a second one, while what was printed waited for its reader
+        code = 130
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     # all is written and closed: taking grpc and the interpreter down in good order takes as long as a short verb
@@ -98,9 +109,7 @@ def run(argv: Sequence[str]) -> int:
     as_json, debug = _wants_json(argv), "--debug" in argv
     previous = _on_terminate()
     try:
-        code = _dispatch(list(argv))
-        sys.stdout.flush()
-        return code
+        return _written(list(argv))
     except EvctlError as error:
         if debug:
             traceback.print_exc()
@@ -121,6 +130,22 @@ def run(argv: Sequence[str]) -> int:
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _written(argv: list[str]) -> int:
+    """Dispatch, and write what was printed however it ends: before anybody is told why there is no more of it."""
+    try:
+        code = _dispatch(argv)
+    except EvctlError:
+        sys.stdout.flush()
+        raise
+    except BaseException:
+        # a signal may have ended the reader too, and a bug is one whoever reads
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
 
 
 def _usual_hint(error: EvctlError, argv: Sequence[str]) -> str:
@@ -233,15 +258,15 @@ def overview() -> str:
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
-    return any(
-        (option in ("-o", "--output") and value == "json") or option in ("-ojson", "--output=json")
-        for option, value in pairwise([*argv, ""])
-    )
+    options = takewhile(lambda word: word != "--", argv)
+    return any(_ASKS_JSON.fullmatch(f"{option} {value}") for option, value in pairwise([*options, ""]))
 
 
 def _tell(code: str, message: str, hint: str | None, exit_code: int, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), file=sys.stderr)
+        said = json.dumps({"error": {"code": code, "message": message, "hint": hint}})
     else:
-        print(f"error: {message}" + (f"\n  next: {hint}" if hint else ""), file=sys.stderr)
+        said = f"error: {message}" + (f"\n  next: {hint}" if hint else "")
+    with contextlib.suppress(OSError):  # where nobody can be told, the exit code says it
+        print(said, file=sys.stderr, flush=True)
     return exit_code

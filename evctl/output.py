@@ -16,6 +16,18 @@ _COLOURS = {"✓": 32, "≡": 34, "✗": 31, "↻": 36, "■": 33, "–": 2, "·
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def open_streams() -> None:
+    """Put /dev/null where a standard stream is closed: the next file opened would take its number, and what is printed."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # the lowest free number is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def is_terminal(stream: IO[str]) -> bool:
     """Return whether a stream shows a person something live."""
     if os.environ.get("EVCTL_FORCE_TTY"):

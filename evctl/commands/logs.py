@@ -13,7 +13,7 @@ from evctl import lifecycle
 from evctl.backends.base import LogLine
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet, RunRef
-from evctl.errors import NotFoundError, UsageError
+from evctl.errors import EvctlError, NotFoundError, UsageError
 from evctl.output import clean, emit
 
 
@@ -44,9 +44,23 @@ def logs(
     )
     if output is Format.table or output is Format.name or follow:
         _print(lines, alone=task is not None, as_json=output is Format.json, follow=follow)
-    else:
-        emit(list(lines), output, lambda _: (), lambda all_: {"run_id": found.run_id, "lines": [*map(_line, all_)]})
+        return 0
+    came, broken = _gathered(lines)
+    if came or broken is None:
+        emit(came, output, lambda _: (), lambda all_: {"run_id": found.run_id, "lines": [*map(_line, all_)]})
+    if broken is not None:
+        raise broken
     return 0
+
+
+def _gathered(lines: Iterable[LogLine]) -> tuple[list[LogLine], EvctlError | None]:
+    """Return the lines, and why there are no more of them."""
+    came: list[LogLine] = []
+    try:
+        came.extend(lines)
+    except EvctlError as error:
+        return came, error
+    return came, None
 
 
 def _run(run: str | None, task: str | None, env: str | None) -> resolve.FoundRun:
