@@ -13,11 +13,12 @@ from evctl.backends.base import RunQuery, RunState
 from evctl.commands import resolve
 from evctl.commands.options import Debug, Env, Format, Output, Quiet
 from evctl.documents import runs_document
-from evctl.errors import UsageError
+from evctl.errors import UsageError, trim
 from evctl.output import emit
 from evctl.views import runs_lines
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_MINUTES = {"m": 1, "h": 60, "d": 24 * 60, "w": 7 * 24 * 60}
+OLDEST_DAYS = 36_500
 
 
 def runs(
@@ -39,7 +40,11 @@ def runs(
 def _age(text: str | None) -> timedelta | None:
     if text is None:
         return None
-    parts = re.fullmatch(r"(\d+)([mhdw])", text)
-    if parts is None:
-        raise UsageError(f"--since takes a number with m, h, d or w, not {text!r}", hint="evctl runs --since 2d")
-    return timedelta(**{_UNITS[parts[2]]: int(parts[1])})
+    parts = re.fullmatch(r"([0-9]{1,9})([mhdw])", text)
+    minutes = int(parts[1]) * _MINUTES[parts[2]] if parts else 0
+    if not 0 < minutes <= OLDEST_DAYS * _MINUTES["d"]:
+        raise UsageError(
+            f"--since takes a number with m, h, d or w, from 1m to {OLDEST_DAYS}d, not {trim(text, 40)!r}",
+            hint="evctl runs --since 2d",
+        )
+    return timedelta(minutes=minutes)
