@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import subprocess
 from pathlib import Path
@@ -69,17 +70,23 @@ class Auth:
         return f"export a fresh {settings.token_env or 'login'}"
 
     def _fetch(self) -> str:
-        value = self._read().strip()
-        if not value:
+        raw = self._read().strip().removeprefix(codecs.BOM_UTF8).strip()
+        if not raw:
             raise NotAllowedError("the login of kubeflow.auth is empty", hint=self.what_to_do())
-        if any(ord(letter) < 32 for letter in value):
+        if all(32 < byte < 127 or byte in b" \r\n" for byte in raw):
+            if b"\n" not in raw and b"\r" not in raw:
+                return raw.decode("ascii")
             raise NotAllowedError("the login of kubeflow.auth has more than one line", hint=self.what_to_do())
-        return value
+        raise NotAllowedError(
+            "the login of kubeflow.auth has characters other than ASCII's visible ones: kept as UTF-16, or pasted with "
+            "a sign of an editor's?",
+            hint=self.what_to_do(),
+        )
 
-    def _read(self) -> str:
+    def _read(self) -> bytes:
         settings = self.settings
         if settings.kind == "kubeconfig":
-            return _kubeconfig_token(self.context)
+            return os.fsencode(_kubeconfig_token(self.context))
         if settings.kind == "in_cluster":
             return _first_file([os.environ.get("KF_PIPELINES_SA_TOKEN_PATH") or "", *IN_CLUSTER_TOKENS])
         if settings.token_command:
@@ -89,16 +96,16 @@ class Auth:
         if settings.token_env:
             if settings.token_env not in os.environ:
                 raise NotAllowedError(f"{settings.token_env} is not set", hint=f"export {settings.token_env}=...")
-            return os.environ[settings.token_env]
+            return os.fsencode(os.environ[settings.token_env])
         raise NotAllowedError(
             f"kubeflow.auth.kind is {settings.kind} and says nowhere where it is",
             hint="set token_env, token_file or token_command beside it",
         )
 
 
-def _command(command: tuple[str, ...]) -> str:
+def _command(command: tuple[str, ...]) -> bytes:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=True)
     except FileNotFoundError as error:
         raise NotAllowedError(
             f"the login command {command[0]} is not installed",
@@ -116,10 +123,10 @@ def _command(command: tuple[str, ...]) -> str:
     return done.stdout
 
 
-def _first_file(paths: list[str]) -> str:
+def _first_file(paths: list[str]) -> bytes:
     for path in filter(None, paths):
         try:
-            return Path(path).read_text()
+            return Path(path).read_bytes()
         except FileNotFoundError:
             continue
         except OSError as error:
