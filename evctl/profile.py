@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from ev_pipeline.settings import (
     DataSettings,
@@ -18,6 +18,7 @@ from ev_pipeline.settings import (
 )
 from evctl.cron import cron_fields
 from evctl.errors import UsageError
+from evctl.shapes import GrpcAddress, Url, VariableName
 
 SERVICE_NAME = "ev-battery-fault-classifier"
 MODEL_NAME = "ev_battery_fault_classifier"
@@ -30,7 +31,7 @@ class AuthSettings(Settings):
     """How to be let in. Values come from the environment, a file or a command, never from the profile."""
 
     kind: Literal["none", "token", "cookie", "kubeconfig", "in_cluster"] = "none"
-    token_env: str | None = None
+    token_env: VariableName = None
     """Name of the variable that holds the token (or the cookie)."""
     token_file: str | None = None
     """File that holds it; read anew at each renewal."""
@@ -41,9 +42,9 @@ class AuthSettings(Settings):
 class KubeflowSettings(Settings):
     """How to reach Kubeflow Pipelines and ML Metadata."""
 
-    host: str | None = None
+    host: Url = None
     """URL of the KFP API; None forwards a port through the Kubernetes API."""
-    metadata_host: str | None = None
+    metadata_host: GrpcAddress = None
     """`host:port` of ML Metadata's gRPC service; None forwards a port."""
     system_namespace: str = "kubeflow"
     """Where ml-pipeline, metadata-grpc-service and the object store run."""
@@ -95,10 +96,10 @@ class ChannelSettings(Settings):
 
     name: str
     kind: Literal["apprise", "webhook"] = "apprise"
-    url_env: str | None = None
+    url_env: VariableName = None
     url_file: str | None = None
     """File (for example /secrets/NOTIFY_URL) that holds the URL."""
-    hmac_env: str | None = None
+    hmac_env: VariableName = None
     hmac_file: str | None = None
     """Key that signs the webhook's body (HMAC-SHA256)."""
 
@@ -163,12 +164,15 @@ class StoreSettings(Settings):
     """Kubernetes secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for pods; here the environment's are used."""
     model_registry: str | None = None
     """URL of a Kubeflow Model Registry that is told of each registered model; None tells none."""
-    model_registry_token_env: str | None = None
+    model_registry_token_env: VariableName = None
     """Name of the variable that holds its token."""
 
 
 class Profile(Settings):
     """An environment: what `--env NAME` names."""
+
+    # a secret in the wrong place is in no traceback either
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str = ""
     """Set from the file's name."""

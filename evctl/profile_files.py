@@ -17,6 +17,7 @@ from typing import Any, get_args
 from ev_pipeline.settings import DEFAULT_STEP, TASKS
 from evctl.errors import NotFoundError, UsageError
 from evctl.profile import Profile
+from evctl.shapes import REFUSED
 from evctl.state import home, profile_names, profiles_folder
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -151,11 +152,17 @@ def _validated(
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}" if known else None
             raise UsageError(f"{path}:{line}: unknown key {dotted}", hint=hint) from error
         message = str(first["msg"]).removeprefix("Value error, ")
-        said = f"{message}, not {first['input']!r}" if not isinstance(first["input"], dict) else message
+        said = message if _unquoted(first["type"], first["input"], key) else f"{message}, not {first['input']!r}"
         if origins.get(dotted, "").startswith("$"):
             # what a variable holds may be a secret that was put in the wrong place
-            said = f"what {origins[dotted]} holds is not valid here ({first['type'].replace('_', ' ')})"
+            why = f": {message}" if first["type"] == REFUSED else f" ({first['type'].replace('_', ' ')})"
+            said = f"what {origins[dotted]} holds is not valid here{why}"
         raise UsageError(f"{path}:{line}: {dotted}: {said}") from error
+
+
+def _unquoted(kind: str, value: object, key: Key) -> bool:
+    # a login is pasted beside its place too
+    return kind == REFUSED or isinstance(value, dict) or "auth" in key
 
 
 def _known_keys(key: Key) -> list[str]:
