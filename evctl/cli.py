@@ -153,7 +153,9 @@ def _usual_hint(error: EvctlError, argv: Sequence[str]) -> str:
     if error.exit_code in (UnavailableError.exit_code, NotAllowedError.exit_code):
         env = next((f" --env {value}" for option, value in pairwise([*argv, ""]) if option in ("-e", "--env")), "")
         return f"evctl doctor{env}"
-    return f"evctl {argv[0]} --help" if argv else "evctl --help"
+    two = " ".join(argv[:2])
+    verb = two if two in VERBS else " ".join(argv[:1])
+    return f"evctl {verb} --help" if verb else "evctl --help"
 
 
 def _give_up_stdout() -> None:
@@ -237,6 +239,10 @@ def _call(function: object, verb: str, rest: list[str]) -> int:
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except ClickException as error:
+        if verb == "secrets apply" and "unexpected extra argument" in error.format_message():
+            from evctl.secrets.checking import values_on_the_line
+
+            raise values_on_the_line() from None
         raise UsageError(error.format_message().replace("Value error, ", ""), hint=f"evctl {verb} --help") from error
     return int(result) if isinstance(result, int) else 0
 

@@ -233,6 +233,7 @@ def test_the_questions_go_to_stderr_and_the_document_to_stdout(profile: None, st
         ["TELEMETRY_TOKEN=s3cr3t"],
         ["-f", "TELEMETRY_TOKEN=s3cr3t"],
         [SECRET, "--from-literal=TELEMETRY_TOKEN=s3cr3t"],
+        [SECRET, "TELEMETRY_TOKEN=s3cr3t"],
     ],
 )
 def test_a_value_that_was_typed_on_the_command_line_is_not_repeated(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import typer
@@ -37,10 +37,8 @@ def logs(
         )
     found = _run(run, task, env)
     names = lifecycle.failed_tasks(found.backend.get(found.run_id)) if failed else [task]
-    lines = (
-        line
-        for name in names
-        for line in found.backend.logs(found.run_id, name and name.replace("-", "_"), follow=follow, tail=tail)
+    lines = _each(
+        names, lambda name: found.backend.logs(found.run_id, name and name.replace("-", "_"), follow=follow, tail=tail)
     )
     if output is Format.table or output is Format.name or follow:
         _print(lines, alone=task is not None, as_json=output is Format.json, follow=follow)
@@ -51,6 +49,18 @@ def logs(
     if broken is not None:
         raise broken
     return 0
+
+
+def _each(names: Iterable[str | None], read: Callable[[str | None], Iterable[LogLine]]) -> Iterator[LogLine]:
+    """Yield the lines of each, whatever became of the one before; raise what went wrong first at the end."""
+    wrong: EvctlError | None = None
+    for name in names:
+        try:
+            yield from read(name)
+        except EvctlError as error:
+            wrong = wrong or error
+    if wrong is not None:
+        raise wrong
 
 
 def _gathered(lines: Iterable[LogLine]) -> tuple[list[LogLine], EvctlError | None]:

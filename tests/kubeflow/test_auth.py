@@ -56,11 +56,12 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-@pytest.mark.parametrize("place", PLACES)
+# a variable holds no zero byte
+CASES = [(place, name) for place in PLACES for name, raw in ODD.items() if place != "variable" or b"\0" not in raw]
+
+
+@pytest.mark.parametrize(("place", "name"), CASES)
 def test_what_no_header_can_hold_is_told_and_not_shown(login: Any, place: str, name: str) -> None:
-    if place == "variable" and b"\0" in ODD[name]:
-        pytest.skip("a variable holds no zero byte")
     auth = login(place, ODD[name])
     for ask in (auth.headers, auth.renew):
         with pytest.raises(NotAllowedError, match="has characters other than ASCII's visible ones") as caught:

@@ -102,6 +102,16 @@ def test_what_came_before_an_error_is_one_whole_document(piped: Piped, output: s
         assert json.loads(err.splitlines()[-1])["error"]["code"] == "not_allowed"
 
 
+def test_a_failed_tasks_log_is_read_though_that_of_another_cannot_be(
+    piped: Piped, evctl: Evctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [*reversed(piped.pods)]  # the first of them has none
+    monkeypatch.setattr("evctl.lifecycle.failed_tasks", lambda _: several)
+    code, out, err = evctl("logs", piped.run_id, "--failed", "--env", "dev")
+    assert code == 4 and "no credentials" in err
+    assert sorted(out.splitlines()) == sorted(piped.first)
+
+
 def test_where_nothing_came_there_is_no_document(piped: Piped, evctl: Evctl) -> None:
     code, out, err = evctl("logs", piped.run_id, "no-such-task", "--env", "dev", "-o", "json")
     assert (code, out) == (3, "")
