@@ -1,4 +1,4 @@
-"""`evctl serving`: what serves now; start and stop of the local service."""
+"""`evctl serving`: what serves now; start of the release that should serve, and stop of the local service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class Action(StrEnum):
 
 def serving(
     action: Annotated[
-        Action, typer.Argument(metavar="ACTION", help="start and stop are for the local service.")
+        Action,
+        typer.Argument(
+            metavar="ACTION",
+            help="start brings the live release up again, proved, here or on a cluster; stop is for the local service.",
+        ),
     ] = Action.show,
     env: Env = None,
     output: Output = Format.table,

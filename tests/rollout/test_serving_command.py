@@ -55,3 +55,11 @@ def test_a_service_that_has_what_is_live_in_the_ledger_is_told_without_more(
     left(monkeypatch, replace(SERVES, digest="b", version="v2-b"))
     assert run(["serving", "--env", "local"]) == 0
     assert "taken back" not in capfd.readouterr().out
+
+
+def test_the_help_says_that_start_is_for_a_clusters_service_too(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["serving", "--help"]) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    assert (
+        "start brings the live release up again, proved, here or on a cluster; stop is for the local service." in told
+    )
