@@ -6,14 +6,17 @@ from typing import Any, cast
 
 import pytest
 
-from evctl.errors import ConflictError, FailedError, UnavailableError
+from evctl.errors import ConflictError, FailedError, NotAllowedError, NotFoundError, UnavailableError
 from evctl.kube import KubeApi
+from evctl.rollout.ledger import Release
 from evctl.rollout.serving.kserve_objects import ServiceObjects
 from evctl.rollout.target import ServiceTarget
 
 TARGET = ServiceTarget(name="ev", namespace="ns", backend="kubeflow", store={})
 CHANGE = "2026-11-23T07:18:11Z"
 Object = dict[str, Any]
+RELEASE = Release(2, "v2-b", "s3://m/2/", "b", None, "live", "2026-11-28T08:11:10Z", "ada")
+MADE: Object = {"metadata": {"uid": "u1", "generation": 1, "annotations": {"evctl/revision": "2"}}}
 
 
 class Api:
@@ -66,6 +69,51 @@ def test_a_service_that_only_the_failed_release_made_is_deleted_and_an_older_one
         objects(api).take_away({"metadata": {"generation": 4, "uid": "u1"}}, None)
     objects(api).take_away(None, None)
     assert api.written == ["delete u1"]
+
+
+def test_a_service_that_was_just_made_is_deleted_only_as_long_as_it_is_the_one_that_was_made() -> None:
+    class Made(Api):
+        now: Object | None = MADE
+
+        def get(self, path: str) -> Object:
+            if self.now is None:
+                raise NotFoundError("gone")
+            return self.now
+
+    def left(**changes: Any) -> Made:
+        api = Made()
+        api.now = {"metadata": {**MADE["metadata"], **changes}}
+        return api
+
+    api = left()
+    assert objects(api).unmake(RELEASE, MADE)[0] == "InferenceService ev, made for it, was deleted again"
+    assert api.written == ["delete u1"]
+    for changes in ({"uid": "u2"}, {"generation": 2}, {"annotations": {"evctl/revision": "3"}}):
+        api = left(**changes)
+        told, hint = objects(api).unmake(RELEASE, MADE)
+        assert (told, hint) == (
+            "InferenceService ev was changed by another evctl meanwhile; it was left as it is",
+            "evctl serving; evctl history",
+        )
+        assert api.written == []
+    gone = Made()
+    gone.now = None
+    for api in (left(deletionTimestamp=CHANGE), gone):
+        assert objects(api).unmake(RELEASE, MADE)[0] == "InferenceService ev was deleted by somebody else meanwhile"
+        assert api.written == []
+
+
+def test_a_service_that_was_just_made_and_cannot_be_deleted_is_named() -> None:
+    class Kept(Api):
+        def get(self, path: str) -> Object:
+            return MADE
+
+        def delete(self, path: str, body: Object) -> None:
+            raise NotAllowedError("who may not delete")
+
+    told, hint = objects(Kept()).unmake(RELEASE, MADE)
+    assert told == "InferenceService ev, made for it, could not be deleted: who may not delete"
+    assert hint == "evctl serving; evctl history"
 
 
 def test_a_write_of_another_number_of_pods_is_not_taken_for_written_when_only_a_status_moved() -> None:

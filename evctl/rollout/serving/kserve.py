@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evctl.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
+from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, RefusedError, UnavailableError
 from evctl.kube import KubeApi
 from evctl.kube_login import connect_kubernetes
 from evctl.rollout.cluster import AWAY, ConfigMapLedger, steady
@@ -105,7 +105,7 @@ class ClusterWorld:
         }
 
     def preflight(self, release: Release, *, canary: int | None) -> Sequence[str]:
-        """Check rights, owners, credentials, mode and runtime, and ask the server by a dry run."""
+        """Check rights, owners, credentials, mode, runtime and the model in the store, and ask the server by a dry run."""
         target, mode = self._target, str(release.spec["mode"])
         checks.rights(self._api, target, mode, canary=canary is not None)
         found = self._objects.read()
@@ -113,6 +113,7 @@ class ClusterWorld:
         modes.check_age(target, found)
         checks.canary(canary, first=found is None)
         checks.replicas(target, mode)
+        checks.bundle(target, release)
         warnings = [*self._warnings, *checks.service(target, found), *checks.credentials(self._api, target)]
         if runtime := release.spec.get("runtime"):
             self._objects.check_runtime(runtime)
@@ -240,10 +241,17 @@ class ClusterWorld:
         self._proved(previous)
 
     def start(self, release: Release) -> None:
-        """Write the release again, proved: for a service that was deleted."""
+        """Write the release again, proved: for a service that was deleted. One made here that fails is deleted again."""
         self.preflight(release, canary=None)
         self._give(release)
-        self._proved(release)
+        made = steady(self._objects.read) if self._before is None else None
+        try:
+            self._proved(release)
+        except EvctlError as error:
+            if made is None:
+                raise
+            told, hint = self._objects.unmake(release, made)
+            raise FailedError(f"{release.model} was not started: {error.message}; {told}", hint=hint) from error
 
     def stop(self) -> None:
         """RefusedError: a cluster's service is not ours to stop."""

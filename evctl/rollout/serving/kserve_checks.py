@@ -8,8 +8,11 @@ from urllib.parse import urlsplit
 
 from evctl.errors import ConflictError, EvctlError, NotAllowedError, NotFoundError, RefusedError
 from evctl.kube import KubeApi
+from evctl.rollout.ledger import Release
+from evctl.rollout.registry import manifest_of, missing_files
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving import kserve_split as split
+from evctl.rollout.serving.kserve_golden import Golden
 from evctl.rollout.target import ServiceTarget
 
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -32,6 +35,7 @@ KNATIVE_RIGHTS = (
 )
 SPLIT_RIGHTS = (("gateway.networking.k8s.io", "httproutes", ("get",)),)
 """A canary in Standard mode is proved by its share of the route."""
+OTHERS = "evctl models list, then evctl promote one of them"
 ROLE = "evctl help role | kubectl apply -n {namespace} -f -"
 WORKLOAD_IDENTITY = (
     "eks.amazonaws.com/role-arn",
@@ -145,6 +149,20 @@ def credentials(api: KubeApi, target: ServiceTarget) -> Sequence[str]:
     if scheme in ("s3", "gs") and not identity and not account.get("secrets"):
         return (f"service account {name} has no secret and no workload identity: pods may not read {uri}",)
     return ()
+
+
+def bundle(target: ServiceTarget, release: Release) -> None:
+    """Check that the store still has the release's model, with the golden rows that are to prove it.
+
+    A recorded release's may be gone. NotFoundError, RefusedError: it is, or a part. FailedError: it is another one.
+    """
+    try:
+        gone = missing_files(release.uri, manifest_of(release.uri, target.store), target.store)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, hint=OTHERS) from error
+    if gone:
+        raise RefusedError(f"{release.uri} lacks {', '.join(gone)}: it was emptied", hint=OTHERS)
+    Golden.of(release, target.store, identity=True)
 
 
 def canary(percent: int | None, *, first: bool) -> None:

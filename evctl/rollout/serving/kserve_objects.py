@@ -9,6 +9,7 @@ from typing import Any
 from evctl.errors import ConflictError, EvctlError, FailedError, NotFoundError, trim
 from evctl.kube import KubeApi
 from evctl.rollout.cluster import PAUSE_S, steady
+from evctl.rollout.ledger import Release
 from evctl.rollout.serving import kserve_checks as checks
 from evctl.rollout.serving import kserve_spec as spec
 from evctl.rollout.serving import kserve_split as split
@@ -20,6 +21,7 @@ LOG_S = 2.0
 """How long a failed pod's last words are waited for: a node that hangs must not hold up the verdict."""
 GOING_S = 30.0
 """How long a service that somebody deletes is waited for, where another one has to stand in its place."""
+LEFT = "evctl serving; evctl history"
 Object = Mapping[str, Any]
 
 
@@ -101,6 +103,25 @@ class ServiceObjects:
                 f"InferenceService {self._target.name} is older than the ledger, which knows nothing to restore",
                 hint="evctl promote a good model",
             )
+
+    def unmake(self, release: Release, made: Object) -> tuple[str, str]:
+        """Delete a service just made for a release, unless it is somebody else's by now. Returns what became of it, and a hint.
+
+        Its runtime stays: it is named by its content, and other services may have it too.
+        """
+        what = f"InferenceService {self._target.name}"
+        again = "evctl serving start tries it again; evctl rollback and evctl promote bring another model"
+        try:
+            found = steady(self.read)
+            if found is None or spec.deletion(found):
+                return f"{what} was deleted by somebody else meanwhile", again
+            ours = found["metadata"]["uid"] == made["metadata"]["uid"] and found["metadata"].get("generation") == 1
+            if not ours or spec.annotations_of(found).get(spec.REVISION) != str(release.revision):
+                return f"{what} was changed by {spec.last_other(found)} meanwhile; it was left as it is", LEFT
+            self.delete(str(made["metadata"]["uid"]))
+        except EvctlError as error:
+            return f"{what}, made for it, could not be deleted: {error.message}", LEFT
+        return f"{what}, made for it, was deleted again", again
 
     def check_runtime(self, runtime: Object) -> None:
         """Ask the server whether it would take a runtime that is not there yet."""
