@@ -15,14 +15,14 @@ from evctl.views import run_lines
 
 
 def cancel(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, unique prefix, name, or an environment's @latest.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, unique prefix, name or @latest.")],
     env: Env = None,
     output: Output = Format.table,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """End a run; its notification still runs."""
-    found = resolve.run(run, env, acts=True)
+    found = resolve.run(run, env)
     local = found.profile.backend == "local"
     if not local:
         say(

@@ -10,7 +10,7 @@ import typer
 from evctl.errors import NotFoundError
 
 ENVIRONMENT = """variables evctl reads
-  EVCTL_ENV        the environment when --env is not given (else local; for a run to look at, any)
+  EVCTL_ENV        the environment when --env is not given (else local)
   EVCTL_HOME       the state folder (else $XDG_STATE_HOME/evctl, else ~/.local/state/evctl)
   EVCTL_PROFILES   the folder of profiles (else ./profiles, else those that ship with evctl)
   EVCTL_USER       who promotes and rolls back, in the ledger (else the login name)

@@ -21,10 +21,4 @@ Env = Annotated[str | None, typer.Option("--env", "-e", help="The environment (e
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the result.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback on an error.")]
-RunRef = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="RUN",
-        help="Id, unique prefix, name, @latest or @last-good; none is @latest, of all environments if none is given.",
-    ),
-]
+RunRef = Annotated[str | None, typer.Argument(metavar="RUN", help="Id, unique prefix, name, @latest or @last-good.")]

@@ -62,7 +62,7 @@ def candidate(reference: str | None, env: str | None) -> tuple[Profile, Candidat
                 _check(_run(str(run_id), env))
             return profile, Candidate(uri, run_id)
     try:
-        found = resolve.run(reference, env, acts=True)
+        found = resolve.run(reference, env)
     except NotFoundError as error:
         if reference and not reference.startswith("@"):
             raise _unknown(reference, env) from error

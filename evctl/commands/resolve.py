@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from evctl.backends import get_backend
 from evctl.backends.base import Backend, Finder, RunQuery, RunState
 from evctl.errors import NotFoundError, UsageError
-from evctl.index import LAST_GOOD, LATEST, IndexEntry, RunIndex
-from evctl.output import say
+from evctl.index import LAST_GOOD, RunIndex
 from evctl.profile import Profile
 from evctl.profile_files import load_profile
 
@@ -38,23 +37,14 @@ def profile(env: str | None) -> Profile:
     return load_profile(env_name(env)).profile
 
 
-def run(reference: str | None, env: str | None, *, acts: bool = False) -> FoundRun:
-    """Return the run meant; one that is named finds its environment by itself unless that is given.
+def run(reference: str | None, env: str | None) -> FoundRun:
+    """Return the run meant; a run that is named finds its environment by itself unless one is given.
 
-    `@latest`, `@last-good` and none are of the environment that is given or in EVCTL_ENV, else the newest of all that were
-    started from here, which stderr is told unless it is of the default one. A run that was not started from here is asked
-    for on the environment's server, if it has one.
-
-    Args:
-        acts: the verb changes the run, or what serves: then the newest of another environment is not taken.
-
-    Raises:
-        NotFoundError: none. UsageError: several, or whoever acts has to say which environment is meant.
+    One that was not started from here is asked for on the environment's server, if it has one.
     """
     special = reference is None or reference.startswith("@")
-    asked = env or (os.environ.get("EVCTL_ENV") or None if special else None)
     try:
-        entry = RunIndex().resolve(reference, asked)
+        entry = RunIndex().resolve(reference, env_name(env) if special else env)
     except NotFoundError as missing:
         found = profile(env_name(env))
         if found.backend == "local":
@@ -66,20 +56,8 @@ def run(reference: str | None, env: str | None, *, acts: bool = False) -> FoundR
                 f"{missing.message}, and none on {found.name}'s server either", hint=f"evctl runs --env {found.name}"
             ) from missing
         return FoundRun(run_id, backend, found)
-    if special and not asked and entry.env != env_name(None):
-        _of_another(entry, reference or LATEST, acts=acts)
     found = profile(env or entry.env)
     return FoundRun(entry.run_id, get_backend(found), found)
-
-
-def _of_another(entry: IndexEntry, reference: str, *, acts: bool) -> None:
-    which = f"{reference} is run {entry.run_id[:8]} of {entry.env}"
-    if acts:
-        raise UsageError(
-            f"{which}, and no environment is named",
-            hint=f"the same command with --env {entry.env}, or with --env {env_name(None)}",
-        )
-    say(which)
 
 
 def _named(backend: Backend, reference: str) -> str | None:

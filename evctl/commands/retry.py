@@ -16,7 +16,7 @@ from evctl.views import run_lines
 
 
 def retry(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, unique prefix, name, or an environment's @latest.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, unique prefix, name or @latest.")],
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it moves.")] = False,
     env: Env = None,
     output: Output = Format.table,
@@ -24,7 +24,7 @@ def retry(
     debug: Debug = False,
 ) -> int:
     """Rerun what failed under the same id and follow it."""
-    found = resolve.run(run, env, acts=True)
+    found = resolve.run(run, env)
     poll_s = min(lifecycle.poll_of(found.profile), 1.0)
     moved = lifecycle.retry_and_check(found.backend, found.run_id, poll_s=poll_s, timeout_s=60 * poll_s)
     ended = moved if detach else show(lifecycle.watch(found.profile, found.backend, found.run_id))

@@ -526,16 +526,3 @@ class Anew:
         before = ("PENDING", "RUNNING", "CANCELING", "FAILED")
         old = [{"update_time": "2026-11-23T00:00:00Z", "state": state} for state in before]
         return replace(moment, run={**moment.run, "state_history": [*old, *moment.run["state_history"][1:]]})
-
-
-def test_a_run_is_read_without_its_environment_as_readme_does(dev: Kubeflow, evctl: Evctl, tmp_path: Path) -> None:
-    local = Path(__file__).parents[2] / "profiles" / "local.yaml"
-    (dev.folder / "local.yaml").write_text(local.read_text())
-    code, out, _ = evctl("run", "--env", "dev", "--data-version", "v1", "-q")
-    assert code == 0
-    run_id = out.strip()
-    for line in (("status", "-o", "json"), ("logs", "--failed", "-o", "json"), ("outputs", "-o", "json")):
-        code, out, err = evctl(*line)
-        assert (code, json.loads(out)["run_id"]) == (0, run_id)
-        assert err.splitlines()[0] == f"@latest is run {run_id[:8]} of dev"
-    assert evctl("outputs", "--download", str(tmp_path / "out"))[1] != ""
