@@ -23,8 +23,7 @@ def connect_kubernetes(
         UnavailableError: there is none of them. NotAllowedError: a login plugin failed.
     """
     import kubernetes
-    import yaml
-    from kubernetes.config import ConfigException
+    from kubernetes.config import ConfigException, kube_config
 
     named = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG")
     in_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not named and context is None
@@ -51,7 +50,8 @@ def connect_kubernetes(
         raise NotAllowedError(
             f"the kubeconfig gives no login: {trim(str(error), 160)}", hint="kubectl auth whoami"
         ) from error
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+    # by the package's own parser, which the deploy step's pod has
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, kube_config.yaml.YAMLError) as error:
         raise UnavailableError(
             f"the kubeconfig cannot be read: {trim(str(error), 120)}", hint="kubectl config view, or set KUBECONFIG"
         ) from error
