@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import typer
 from evctl.cli import VERBS
 from evctl.completion import SHELLS, _parse, complete
 from evctl.index import IndexEntry, RunIndex
+from tests import needs
 
 BIN = Path(sys.executable).parent
 
@@ -95,13 +95,13 @@ COMP_WORDS=(evctl run --env ""); COMP_CWORD=3; _evctl; printf '%s\\n' "${COMPREP
     assert said == [two_runs[0], "dev", "local", "prod", "qa", "complete -o default -F _evctl evctl"]
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish on this machine (Debian: fish)")
+@needs.command("fish", "fish")
 def test_fish_completes_runs(two_runs: tuple[str, str]) -> None:
     said = in_shell(["fish", "-c", "evctl completion fish | source; complete -C 'evctl status aa'"])
     assert said == [f"{two_runs[0]}\trun 0 SUCCEEDED"]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh on this machine (Debian: zsh)")
+@needs.command("zsh", "zsh")
 def test_zsh_takes_the_script_and_knows_the_command(two_runs: tuple[str, str]) -> None:
     script = """autoload -Uz compinit; compinit -u -D; source <(evctl completion zsh); print $_comps[evctl]
 _describe() { print -l -- $1 ${(P)2}; }

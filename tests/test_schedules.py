@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from evctl.profile_files import load_profile
 from evctl.schedules.base import Schedule, Standing, changes, declared, kubeflow_cron, next_fire
 from evctl.schedules.kubeflow import API, RecurringRuns, Target
 from evctl.schedules.local import Crontab
+from tests import needs
 from tests.kubeflow.recorded import load
 
 PROFILE = """
@@ -249,7 +249,7 @@ def test_without_cron_it_says_what_to_install(
     assert "cron" in error["hint"]
 
 
-@pytest.mark.skipif(shutil.which("crontab") is None, reason="no crontab command on this machine (Debian: cron)")
+@needs.command("crontab", "cron")
 def test_the_real_crontab_takes_the_lines_and_gives_them_back(profiles: Path) -> None:
     table = Crontab("local")
     wanted = declared(load_profile("local").profile)

@@ -183,17 +183,23 @@ def test_a_reference_that_is_no_id_never_becomes_a_path(path: str, kubeflow: Kub
     assert all(seen.path.startswith("/apis/v2beta1/") for seen in kubeflow.api.requests)
 
 
-def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Evctl) -> None:
-    run_id = put(kubeflow, "succeeded")
-    holes: dict[str, Any] = {"run_id": run_id, "state": None, "run_details": None, "runtime_config": None}
+def the_api_says(kubeflow: Kubeflow, run_id: str, document: dict[str, Any]) -> None:
+    """Answer for a run with this document."""
 
     def answers(handler: Any, method: str, path: str) -> bool:
         if path.endswith(run_id):
-            handler.reply(200, holes)
+            handler.reply(200, document)
             return True
         return False
 
     kubeflow.api.faults.append(answers)
+
+
+def test_an_answer_with_holes_in_it_is_still_a_run(kubeflow: Kubeflow, evctl: Evctl) -> None:
+    run_id = put(kubeflow, "succeeded")
+    holes: dict[str, Any] = {"run_id": run_id, "state": None, "run_details": None, "runtime_config": None}
+
+    the_api_says(kubeflow, run_id, holes)
     code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
     assert code == 8 and json.loads(out)["state"] == "PENDING"
 
@@ -227,13 +233,7 @@ def test_items_that_are_null_are_passed_over(kubeflow: Kubeflow, evctl: Evctl) -
         "state_history": [None, {"state": "FAILED"}],
     }
 
-    def answers(handler: Any, method: str, path: str) -> bool:
-        if path.endswith(run_id):
-            handler.reply(200, holes)
-            return True
-        return False
-
-    kubeflow.api.faults.append(answers)
+    the_api_says(kubeflow, run_id, holes)
     code, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
     assert code == 1 and json.loads(out)["reason"] == "train: RuntimeError: boom"
 
@@ -275,13 +275,8 @@ def test_a_failure_in_a_run_that_goes_on_is_explained_by_the_stored_log_where_th
     kubeflow.world.logs.clear()
     asked = the_store_has(monkeypatch)
 
-    def goes_on(handler: Any, method: str, path: str) -> bool:
-        if path.endswith(run_id):
-            handler.reply(200, {**kubeflow.world.run(run_id).moment().run, "run_id": run_id, "state": "RUNNING"})
-            return True
-        return False
-
-    kubeflow.api.faults.append(goes_on)
+    document = {**kubeflow.world.run(run_id).moment().run, "run_id": run_id, "state": "RUNNING"}
+    the_api_says(kubeflow, run_id, document)
     _, out, _ = evctl("status", run_id, "--env", "dev", "-o", "json")
     train = next(task for task in json.loads(out)["tasks"] if task["name"] == "train")
     assert train["reason"] == "RuntimeError: boom"
